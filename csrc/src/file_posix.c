@@ -1,0 +1,153 @@
+/* Files of a POSIX system. The only source file that names a system call. */
+#if defined(__APPLE__)
+#define _DARWIN_C_SOURCE /* F_FULLFSYNC */
+#else
+#define _POSIX_C_SOURCE 200809L
+#endif
+#define _FILE_OFFSET_BITS 64
+
+#include "logstore/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+_Static_assert(sizeof(off_t) >= sizeof(int64_t), "file positions have 64 bits");
+
+enum { TRANSFER_BYTES_MAX = 1 << 30 }; /* macOS refuses more than INT_MAX at once, Linux shortens it */
+
+typedef struct posix_file {
+    ls_file file;
+    int descriptor;
+} posix_file;
+
+static int descriptor_of(const ls_file *file) { return ((const posix_file *)file)->descriptor; }
+
+static ls_status fail_with_errno(ls_fault *fault, const char *operation, int64_t position, int os_errno) {
+    ls_status status = os_errno == ENOSPC || os_errno == EDQUOT ? LS_DISK_FULL : LS_IO;
+    ls_fail(fault, status, operation, position, 0, 0);
+    fault->os_errno = os_errno;
+    return status;
+}
+
+static size_t transfer_bytes(size_t remaining) {
+    return remaining < (size_t)TRANSFER_BYTES_MAX ? remaining : (size_t)TRANSFER_BYTES_MAX;
+}
+
+static ls_status posix_read(ls_file *file, int64_t position, uint8_t *out, size_t size, size_t *got,
+                            ls_fault *fault) {
+    int descriptor = descriptor_of(file);
+    size_t done = 0;
+    while (done < size) {
+        ssize_t n = pread(descriptor, out + done, transfer_bytes(size - done), (off_t)(position + (int64_t)done));
+        if (n == 0) break;
+        if (n < 0) {
+            if (errno == EINTR) continue;
+            return fail_with_errno(fault, "read", position + (int64_t)done, errno);
+        }
+        done += (size_t)n;
+    }
+    *got = done;
+    return LS_OK;
+}
+
+static ls_status posix_write(ls_file *file, int64_t position, const uint8_t *bytes, size_t size, ls_fault *fault) {
+    int descriptor = descriptor_of(file);
+    size_t done = 0;
+    while (done < size) {
+        ssize_t n = pwrite(descriptor, bytes + done, transfer_bytes(size - done), (off_t)(position + (int64_t)done));
+        if (n < 0) {
+            if (errno == EINTR) continue;
+            return fail_with_errno(fault, "write", position + (int64_t)done, errno);
+        }
+        /* No progress and no reason: trying again could go on forever. */
+        if (n == 0) return fail_with_errno(fault, "write", position + (int64_t)done, EIO);
+        done += (size_t)n;
+    }
+    return LS_OK;
+}
+
+static ls_status posix_sync(ls_file *file, ls_fault *fault) {
+    int descriptor = descriptor_of(file);
+    int result;
+#if defined(__APPLE__)
+    /* fsync there leaves the data in the drive's cache. File systems without F_FULLFSYNC have only fsync. */
+    do result = fcntl(descriptor, F_FULLFSYNC);
+    while (result < 0 && errno == EINTR);
+    if (result < 0 && (errno == ENOTSUP || errno == ENOTTY || errno == EINVAL)) {
+        do result = fsync(descriptor);
+        while (result < 0 && errno == EINTR);
+    }
+#else
+    do result = fdatasync(descriptor);
+    while (result < 0 && errno == EINTR);
+#endif
+    return result == 0 ? LS_OK : fail_with_errno(fault, "sync", -1, errno);
+}
+
+static ls_status posix_truncate(ls_file *file, int64_t size, ls_fault *fault) {
+    int result;
+    do result = ftruncate(descriptor_of(file), (off_t)size);
+    while (result < 0 && errno == EINTR);
+    return result == 0 ? LS_OK : fail_with_errno(fault, "truncate", size, errno);
+}
+
+static ls_status posix_size(ls_file *file, int64_t *size, ls_fault *fault) {
+    struct stat about;
+    if (fstat(descriptor_of(file), &about) != 0) return fail_with_errno(fault, "size", -1, errno);
+    *size = (int64_t)about.st_size;
+    return LS_OK;
+}
+
+static void posix_close(ls_file *file) {
+    close(descriptor_of(file));
+    free(file);
+}
+
+static const ls_file_operations posix_operations = {
+    .read = posix_read,
+    .write = posix_write,
+    .sync = posix_sync,
+    .truncate = posix_truncate,
+    .size = posix_size,
+    .close = posix_close,
+};
+
+ls_status ls_file_open(const char *path, int mode, ls_file **out, ls_fault *fault) {
+    int flags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    switch (mode) {
+    case LS_FILE_READ: flags |= O_RDONLY; break;
+    case LS_FILE_WRITE: flags |= O_RDWR; break;
+    case LS_FILE_CREATE: flags |= O_RDWR | O_CREAT | O_EXCL; break;
+    default: return ls_fail(fault, LS_INVALID_ARGUMENT, "mode of opening", -1, LS_FILE_CREATE, mode);
+    }
+    posix_file *opened = malloc(sizeof *opened);
+    if (opened == NULL) return ls_fail(fault, LS_NO_MEMORY, "file", -1, (int64_t)sizeof *opened, 0);
+
+    int descriptor;
+    do descriptor = open(path, flags, 0640);
+    while (descriptor < 0 && errno == EINTR);
+    if (descriptor < 0) {
+        int os_errno = errno;
+        free(opened);
+        return fail_with_errno(fault, "open", -1, os_errno);
+    }
+    struct stat about;
+    int os_errno = fstat(descriptor, &about) == 0 ? 0 : errno;
+    if (os_errno != 0 || !S_ISREG(about.st_mode)) {
+        close(descriptor);
+        free(opened);
+        if (os_errno != 0) return fail_with_errno(fault, "open", -1, os_errno);
+        return ls_fail(fault, LS_IO, "not a regular file", -1, 0, 0);
+    }
+    opened->file.operations = &posix_operations;
+    opened->descriptor = descriptor;
+    *out = &opened->file;
+    return LS_OK;
+}
+
+int ls_file_descriptor(const ls_file *file) {
+    return file->operations == &posix_operations ? descriptor_of(file) : -1;
+}
