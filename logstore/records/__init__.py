@@ -1,0 +1,1 @@
+"""Record batches as Python holds them: codecs, numpy columns, Arrow streams."""
