@@ -1,0 +1,340 @@
+#include <stdlib.h>
+
+#include "logstore/varint.h"
+#include "record_parse.h"
+
+enum {
+    /* Per record, besides key, value and headers: length 5, attributes 1, timestamp delta 10, offset delta 5,
+     * and 5 each for the key's and the value's length and the headers' count. */
+    RECORD_OVERHEAD_BYTES_MAX = 36,
+    HEADER_OVERHEAD_BYTES_MAX = 10, /* of each header: two lengths */
+    CAPACITY_BYTES_MIN = 256,
+    /* The largest batch, too: what fits into the buffer fits into the format. */
+    CAPACITY_BYTES_MAX = INT32_MAX
+};
+
+/* ---- the buffer -------------------------------------------------------------------------------- */
+
+static LS_NOINLINE ls_status reserve(ls_batch_builder *builder, uint64_t needed_bytes, ls_fault *fault) {
+    if (needed_bytes <= builder->capacity_bytes) return LS_OK;
+    uint64_t capacity_bytes = (uint64_t)builder->capacity_bytes * 2;
+    if (capacity_bytes < CAPACITY_BYTES_MIN) capacity_bytes = CAPACITY_BYTES_MIN;
+    if (capacity_bytes > CAPACITY_BYTES_MAX) capacity_bytes = CAPACITY_BYTES_MAX;
+    if (capacity_bytes < needed_bytes) capacity_bytes = needed_bytes;
+    uint8_t *buffer = realloc(builder->buffer, (size_t)capacity_bytes);
+    if (buffer == NULL) {
+        return ls_fail(fault, LS_NO_MEMORY, "no memory for the batch being built", -1, (int64_t)capacity_bytes, -1);
+    }
+    builder->buffer = buffer;
+    builder->capacity_bytes = (size_t)capacity_bytes;
+    return LS_OK;
+}
+
+ls_status ls_batch_builder_init(ls_batch_builder *builder, size_t capacity_bytes, ls_fault *fault) {
+    ls_batch_builder fresh = {0};
+    if (capacity_bytes < CAPACITY_BYTES_MIN) capacity_bytes = CAPACITY_BYTES_MIN;
+    if (capacity_bytes > CAPACITY_BYTES_MAX) {
+        return ls_fail(fault, LS_TOO_LARGE, "a batch cannot have that many bytes", -1, INT32_MAX,
+                       capacity_bytes > INT64_MAX ? INT64_MAX : (int64_t)capacity_bytes);
+    }
+    ls_status status = reserve(&fresh, capacity_bytes, fault);
+    if (status != LS_OK) return status;
+    ls_batch_builder_reset(&fresh);
+    *builder = fresh;
+    return LS_OK;
+}
+
+void ls_batch_builder_free(ls_batch_builder *builder) {
+    free(builder->buffer);
+    *builder = (ls_batch_builder){0};
+}
+
+void ls_batch_builder_reset(ls_batch_builder *builder) {
+    builder->size_bytes = LS_BATCH_HEADER_BYTES;
+    builder->base_timestamp = -1;
+    builder->max_timestamp = -1;
+    builder->records_count = 0;
+}
+
+ls_batch_mark ls_batch_builder_mark(const ls_batch_builder *builder) {
+    return (ls_batch_mark){builder->size_bytes, builder->max_timestamp, builder->records_count};
+}
+
+void ls_batch_builder_rewind(ls_batch_builder *builder, ls_batch_mark mark) {
+    builder->size_bytes = mark.size_bytes;
+    builder->max_timestamp = mark.max_timestamp;
+    builder->records_count = mark.records_count;
+    if (mark.records_count == 0) builder->base_timestamp = -1;
+}
+
+/* ---- one record -------------------------------------------------------------------------------- */
+
+static LS_ALWAYS_INLINE uint64_t span_size_bytes(int32_t size_bytes) {
+    return size_bytes < 0 ? 0 : (uint64_t)size_bytes;
+}
+
+/* The zigzag of a length, or of null. */
+static LS_ALWAYS_INLINE uint32_t length_bits(int32_t size_bytes) {
+    return size_bytes < 0 ? 1u : (uint32_t)size_bytes << 1;
+}
+
+static LS_ALWAYS_INLINE uint64_t zigzag_encode(int64_t value) {
+    return ((uint64_t)value << 1) ^ (0u - ((uint64_t)value >> 63));
+}
+
+/* A varint has one byte for each 7 bits; 9/64 is close enough to 1/7 up to 64 bits. */
+static LS_ALWAYS_INLINE uint64_t bits_size_bytes(uint64_t bits) {
+#if defined(__GNUC__)
+    unsigned highest_bit = 63u ^ (unsigned)__builtin_clzll(bits | 1u);
+    return (highest_bit * 9u + 73u) / 64u;
+#else
+    uint64_t size_bytes = 1;
+    while (bits >= 0x80u) {
+        bits >>= 7;
+        size_bytes++;
+    }
+    return size_bytes;
+#endif
+}
+
+static LS_ALWAYS_INLINE uint8_t *put_bits(uint8_t *at, uint64_t bits) {
+    if (LS_LIKELY(bits < 0x80u)) {
+        *at = (uint8_t)bits;
+        return at + 1;
+    }
+    while (bits >= 0x80u) {
+        *at++ = (uint8_t)(bits | 0x80u);
+        bits >>= 7;
+    }
+    *at = (uint8_t)bits;
+    return at + 1;
+}
+
+/* Never reads outside of [from, from + size): the ends of a block overlap instead. Records are mostly of one
+ * size, for which the branches are free and a call to memcpy is not. */
+static LS_ALWAYS_INLINE uint8_t *put_bytes(uint8_t *to, const uint8_t *from, size_t size) {
+    if (size >= 16) {
+        if (LS_UNLIKELY(size > 256)) {
+            memcpy(to, from, size);
+        } else {
+            size_t i = 0;
+            for (; i + 32 < size; i += 32) memcpy(to + i, from + i, 32);
+            if (i + 16 < size) memcpy(to + i, from + i, 16);
+            memcpy(to + size - 16, from + size - 16, 16);
+        }
+    } else if (size >= 8) {
+        memcpy(to, from, 8);
+        memcpy(to + size - 8, from + size - 8, 8);
+    } else if (size >= 4) {
+        memcpy(to, from, 4);
+        memcpy(to + size - 4, from + size - 4, 4);
+    } else if (size > 0) {
+        to[0] = from[0];
+        to[size / 2] = from[size / 2];
+        to[size - 1] = from[size - 1];
+    }
+    return to + size;
+}
+
+/* What stands in front of a record's bytes, worked out before any is written. */
+typedef struct record_plan {
+    uint64_t timestamp_bits;
+    uint32_t offset_bits;
+    uint32_t key_bits;
+    uint32_t value_bits;
+    uint64_t body_bytes; /* what the record's length says */
+} record_plan;
+
+static LS_ALWAYS_INLINE record_plan plan_record(int64_t timestamp_delta, int32_t offset_delta, int32_t key_bytes,
+                                                int32_t value_bytes) {
+    record_plan plan;
+    plan.timestamp_bits = zigzag_encode(timestamp_delta);
+    plan.offset_bits = (uint32_t)offset_delta << 1;
+    plan.key_bits = length_bits(key_bytes);
+    plan.value_bits = length_bits(value_bytes);
+    plan.body_bytes = 1 + bits_size_bytes(plan.timestamp_bits) + bits_size_bytes(plan.offset_bits) +
+                      bits_size_bytes(plan.key_bits) + span_size_bytes(key_bytes) + bits_size_bytes(plan.value_bits) +
+                      span_size_bytes(value_bytes) + 1;
+    return plan;
+}
+
+static LS_ALWAYS_INLINE uint64_t plan_size_bytes(const record_plan *plan) {
+    return bits_size_bytes(plan->body_bytes << 1) + plan->body_bytes;
+}
+
+/* Up to the headers' count, which is left to the caller. */
+static LS_ALWAYS_INLINE uint8_t *put_record(uint8_t *at, const record_plan *plan, const ls_span *key,
+                                            const ls_span *value) {
+    at = put_bits(at, plan->body_bytes << 1);
+    *at++ = 0; /* attributes */
+    at = put_bits(at, plan->timestamp_bits);
+    at = put_bits(at, plan->offset_bits);
+    at = put_bits(at, plan->key_bits);
+    at = put_bytes(at, key->bytes, (size_t)span_size_bytes(key->size_bytes));
+    at = put_bits(at, plan->value_bits);
+    return put_bytes(at, value->bytes, (size_t)span_size_bytes(value->size_bytes));
+}
+
+static ls_status refuse_timestamp(int64_t timestamp, ls_fault *fault) {
+    return ls_fail(fault, LS_INVALID_ARGUMENT, "timestamp is below -1", -1, -1, timestamp);
+}
+
+static ls_status refuse_size(uint64_t size_bytes, ls_fault *fault) {
+    return ls_fail(fault, LS_TOO_LARGE, "batch would be larger than the format allows", -1, INT32_MAX,
+                   size_bytes > INT64_MAX ? INT64_MAX : (int64_t)size_bytes);
+}
+
+/* Between -1 and the largest timestamp lie more values than an int64 has; readers wrap as well. */
+static LS_ALWAYS_INLINE int64_t timestamp_delta(int64_t timestamp, int64_t base_timestamp) {
+    return (int64_t)((uint64_t)timestamp - (uint64_t)base_timestamp);
+}
+
+static LS_ALWAYS_INLINE int64_t base_timestamp_for(const ls_batch_builder *builder, int64_t timestamp) {
+    return builder->records_count == 0 ? timestamp : builder->base_timestamp;
+}
+
+size_t ls_record_size_bytes_max(int32_t key_bytes, int32_t value_bytes, const ls_record_header *headers,
+                                int32_t headers_count) {
+    uint64_t size_bytes = RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key_bytes) + span_size_bytes(value_bytes);
+    for (int32_t i = 0; i < headers_count; i++) {
+        size_bytes += HEADER_OVERHEAD_BYTES_MAX + span_size_bytes(headers[i].key_bytes) +
+                      span_size_bytes(headers[i].value_bytes);
+    }
+    return size_bytes > SIZE_MAX ? SIZE_MAX : (size_t)size_bytes;
+}
+
+/* Everything that the hot path does not do: headers, growth, the batch's limit, refusals. */
+static LS_NOINLINE ls_status append_slowly(ls_batch_builder *builder, int64_t timestamp, const ls_span *key,
+                                           const ls_span *value, const ls_record_header *headers,
+                                           int32_t headers_count, ls_fault *fault) {
+    if (timestamp < -1) return refuse_timestamp(timestamp, fault);
+    if (headers_count < 0) {
+        return ls_fail(fault, LS_INVALID_ARGUMENT, "headers count is negative", -1, 0, headers_count);
+    }
+    int64_t base_timestamp = base_timestamp_for(builder, timestamp);
+    record_plan plan = plan_record(timestamp_delta(timestamp, base_timestamp), builder->records_count,
+                                   key->size_bytes, value->size_bytes);
+    uint32_t count_bits = length_bits(headers_count);
+    plan.body_bytes += bits_size_bytes(count_bits) - 1;
+    for (int32_t i = 0; i < headers_count; i++) {
+        if (headers[i].key_bytes < 0) {
+            return ls_fail(fault, LS_INVALID_ARGUMENT, "header has no key", -1, 0, headers[i].key_bytes);
+        }
+        plan.body_bytes += bits_size_bytes(length_bits(headers[i].key_bytes)) + span_size_bytes(headers[i].key_bytes) +
+                           bits_size_bytes(length_bits(headers[i].value_bytes)) +
+                           span_size_bytes(headers[i].value_bytes);
+        if (plan.body_bytes > INT32_MAX) return refuse_size(plan.body_bytes, fault);
+    }
+    uint64_t size_bytes = builder->size_bytes + plan_size_bytes(&plan);
+    if (size_bytes > INT32_MAX) return refuse_size(size_bytes, fault);
+    ls_status status = reserve(builder, size_bytes, fault);
+    if (status != LS_OK) return status;
+
+    uint8_t *at = put_record(builder->buffer + builder->size_bytes, &plan, key, value);
+    at = put_bits(at, count_bits);
+    for (int32_t i = 0; i < headers_count; i++) {
+        at = put_bits(at, length_bits(headers[i].key_bytes));
+        at = put_bytes(at, headers[i].key, (size_t)headers[i].key_bytes);
+        at = put_bits(at, length_bits(headers[i].value_bytes));
+        at = put_bytes(at, headers[i].value, (size_t)span_size_bytes(headers[i].value_bytes));
+    }
+    builder->size_bytes = (size_t)(at - builder->buffer);
+    builder->base_timestamp = base_timestamp;
+    if (timestamp > builder->max_timestamp) builder->max_timestamp = timestamp;
+    builder->records_count++;
+    return LS_OK;
+}
+
+/* A record without headers, where the bound says that it fits. */
+static LS_ALWAYS_INLINE void put_plain_record(ls_batch_builder *builder, int64_t timestamp, const ls_span *key,
+                                              const ls_span *value) {
+    int64_t base_timestamp = base_timestamp_for(builder, timestamp);
+    record_plan plan = plan_record(timestamp_delta(timestamp, base_timestamp), builder->records_count,
+                                   key->size_bytes, value->size_bytes);
+    uint8_t *at = put_record(builder->buffer + builder->size_bytes, &plan, key, value);
+    *at++ = 0; /* no headers */
+    builder->size_bytes = (size_t)(at - builder->buffer);
+    builder->base_timestamp = base_timestamp;
+    if (timestamp > builder->max_timestamp) builder->max_timestamp = timestamp;
+    builder->records_count++;
+}
+
+ls_status ls_batch_builder_append(ls_batch_builder *builder, int64_t timestamp, ls_span key, ls_span value,
+                                  const ls_record_header *headers, int32_t headers_count, ls_fault *fault) {
+    uint64_t bound = RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key.size_bytes) + span_size_bytes(value.size_bytes);
+    if (LS_UNLIKELY(headers_count != 0 || timestamp < -1 || builder->capacity_bytes - builder->size_bytes < bound)) {
+        return append_slowly(builder, timestamp, &key, &value, headers, headers_count, fault);
+    }
+    put_plain_record(builder, timestamp, &key, &value);
+    return LS_OK;
+}
+
+/* ---- many records ------------------------------------------------------------------------------ */
+
+/* One record by its exact size, where the bound does not fit. LS_FULL: it would pass `limit_bytes`. */
+static LS_NOINLINE ls_status append_within(ls_batch_builder *builder, int64_t timestamp, const ls_span *key,
+                                           const ls_span *value, size_t limit_bytes, ls_fault *fault) {
+    if (builder->records_count > 0) {
+        record_plan plan = plan_record(timestamp_delta(timestamp, builder->base_timestamp), builder->records_count,
+                                       key->size_bytes, value->size_bytes);
+        uint64_t size_bytes = builder->size_bytes + plan_size_bytes(&plan);
+        if (size_bytes > limit_bytes || size_bytes > INT32_MAX) return LS_FULL;
+    }
+    return append_slowly(builder, timestamp, key, value, NULL, 0, fault);
+}
+
+ls_status ls_batch_builder_append_many(ls_batch_builder *builder, const ls_span *keys, const ls_span *values,
+                                       const int64_t *timestamps, int64_t timestamp, size_t count,
+                                       size_t limit_bytes, size_t *appended, ls_fault *fault) {
+    static const ls_span null_span = {NULL, -1};
+    const ls_batch_mark mark = ls_batch_builder_mark(builder);
+    size_t i = 0;
+    while (i < count) {
+        int64_t record_timestamp = timestamps != NULL ? timestamps[i] : timestamp;
+        const ls_span *key = keys != NULL ? &keys[i] : &null_span;
+        if (record_timestamp < -1) {
+            ls_batch_builder_rewind(builder, mark);
+            return refuse_timestamp(record_timestamp, fault);
+        }
+        size_t room_bytes = builder->capacity_bytes < limit_bytes ? builder->capacity_bytes : limit_bytes;
+        uint64_t bound = builder->size_bytes + RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key->size_bytes) +
+                         span_size_bytes(values[i].size_bytes);
+        if (LS_UNLIKELY(bound > room_bytes)) {
+            ls_status status = append_within(builder, record_timestamp, key, &values[i], limit_bytes, fault);
+            if (status == LS_FULL) break;
+            if (status != LS_OK) {
+                ls_batch_builder_rewind(builder, mark);
+                return status;
+            }
+        } else {
+            put_plain_record(builder, record_timestamp, key, &values[i]);
+        }
+        i++;
+    }
+    *appended = i;
+    return LS_OK;
+}
+
+/* ---- sealing ----------------------------------------------------------------------------------- */
+
+void ls_batch_builder_seal(ls_batch_builder *builder, const ls_batch_stamp_fields *fields, ls_batch_header *out) {
+    bool log_append_time = (fields->attributes & LS_ATTRIBUTE_LOG_APPEND_TIME) != 0;
+    ls_batch_header header = {
+        .base_offset = fields->base_offset,
+        .batch_length = (int32_t)(builder->size_bytes - LS_BATCH_OVERHEAD_BYTES),
+        .partition_leader_epoch = fields->partition_leader_epoch,
+        .magic = LS_BATCH_MAGIC,
+        .attributes = fields->attributes,
+        .last_offset_delta = builder->records_count - 1,
+        .base_timestamp = builder->base_timestamp,
+        .max_timestamp = log_append_time ? fields->log_append_timestamp : builder->max_timestamp,
+        .producer_id = fields->producer_id,
+        .producer_epoch = fields->producer_epoch,
+        .base_sequence = fields->base_sequence,
+        .records_count = builder->records_count,
+    };
+    ls_batch_header_write(&header, builder->buffer);
+    header.crc = ls_batch_crc(builder->buffer, builder->size_bytes);
+    ls_store_u32(builder->buffer + LS_BATCH_CRC_AT, header.crc);
+    *out = header;
+}
