@@ -1,0 +1,1 @@
+"""What people use today instead, each at its best: one file a peer."""

@@ -1,0 +1,313 @@
+"""logstore itself, through the calls that its users make."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.compare.child_writer import write_in_child
+from benchmarks.compare.measure import Measured, NotMeasuredError, Place, Stopwatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from benchmarks.sample import Sample
+
+TOPIC = "records"
+RECORDS_PER_CALL = 10_000
+
+
+def _logstore() -> Any:
+    try:
+        import logstore
+
+        logstore.native_info()
+    except (ImportError, AttributeError) as error:
+        raise NotMeasuredError(f"logstore is not built here ({error})") from error
+    return logstore
+
+
+def _created(directory: Path, durability: str) -> tuple[Any, Any]:
+    broker = _logstore().open(directory, durability=durability)
+    return broker, broker.create_topic(TOPIC)
+
+
+def _check(topic: Any, sample: Sample) -> None:
+    pairs = ((record.key, record.value) for record in topic.read())
+    sample.check(pairs, source="logstore")
+
+
+def append_one_by_one(durability: str) -> Callable[[Place], Any]:
+    """topic.append a record; handed over to the operating system at the end, if not before."""
+
+    @contextmanager
+    def start(place: Place) -> Iterator[Callable[[], Measured]]:
+        _logstore()
+        sample = place.sample
+
+        def one_round() -> Measured:
+            broker, topic = _created(place.fresh(), durability)
+            with broker:
+                append = topic.append
+                with Stopwatch() as watch:
+                    for value, key in zip(sample.values, sample.keys, strict=True):
+                        append(value, key)
+                    if durability == "buffered":
+                        topic.flush("appended")
+                _check(topic, sample)
+            return Measured(len(sample), watch.nanoseconds)
+
+        yield one_round
+
+    return start
+
+
+def append_in_threads(threads: int) -> Callable[[Place], Any]:
+    """topic.append from several threads at once, flushed: waiting writers share an fdatasync."""
+
+    @contextmanager
+    def start(place: Place) -> Iterator[Callable[[], Measured]]:
+        _logstore()
+        sample = place.sample
+
+        def one_round() -> Measured:
+            broker, topic = _created(place.fresh(), "flushed")
+            with broker:
+                nanoseconds = _append_from(threads, topic, sample)
+                wanted = sorted(zip(sample.keys, sample.values, strict=True))
+                found = sorted((record.key, record.value) for record in topic.read())
+                if found != wanted:
+                    raise AssertionError(
+                        "logstore: the threads' records are not all there, once each"
+                    )
+            return Measured(len(sample), nanoseconds)
+
+        yield one_round
+
+    return start
+
+
+def _append_from(threads: int, topic: Any, sample: Sample) -> int:
+    ready = threading.Barrier(threads + 1)
+    failures: list[BaseException] = []
+
+    def write(part: int) -> None:
+        pairs = list(zip(sample.values[part::threads], sample.keys[part::threads], strict=True))
+        ready.wait()
+        try:
+            for value, key in pairs:
+                topic.append(value, key)
+        except BaseException as error:
+            failures.append(error)
+
+    writers = [threading.Thread(target=write, args=(part,)) for part in range(threads)]
+    for writer in writers:
+        writer.start()
+    with Stopwatch() as watch:
+        ready.wait()
+        for writer in writers:
+            writer.join()
+    if failures:
+        raise failures[0]
+    return watch.nanoseconds
+
+
+@contextmanager
+def append_many(place: Place) -> Iterator[Callable[[], Measured]]:
+    """topic.append_many of lists of 10,000 keys and values."""
+    _logstore()
+    sample = place.sample
+    parts = [
+        (sample.values[at : at + RECORDS_PER_CALL], sample.keys[at : at + RECORDS_PER_CALL])
+        for at in range(0, len(sample), RECORDS_PER_CALL)
+    ]
+    yield _append_parts(place, parts)
+
+
+@contextmanager
+def append_many_arrow(place: Place) -> Iterator[Callable[[], Measured]]:
+    """topic.append_many of Arrow arrays of 10,000 keys and values."""
+    import pyarrow as pa
+
+    _logstore()
+    sample = place.sample
+    parts = [
+        (
+            pa.array(sample.values[at : at + RECORDS_PER_CALL], pa.binary()),
+            pa.array(sample.keys[at : at + RECORDS_PER_CALL], pa.binary()),
+        )
+        for at in range(0, len(sample), RECORDS_PER_CALL)
+    ]
+    yield _append_parts(place, parts)
+
+
+def _append_parts(place: Place, parts: list[tuple[Any, Any]]) -> Callable[[], Measured]:
+    sample = place.sample
+
+    def one_round() -> Measured:
+        broker, topic = _created(place.fresh(), "appended")
+        with broker:
+            with Stopwatch() as watch:
+                for values, keys in parts:
+                    topic.append_many(values, keys)
+            _check(topic, sample)
+        return Measured(len(sample), watch.nanoseconds)
+
+    return one_round
+
+
+def _write_all(directory: Path, sample: Sample) -> tuple[Any, Any]:
+    broker, topic = _created(directory, "appended")
+    for at in range(0, len(sample), RECORDS_PER_CALL):
+        to = at + RECORDS_PER_CALL
+        topic.append_many(
+            sample.values[at:to], sample.keys[at:to], timestamps=sample.timestamps[at:to]
+        )
+    return broker, topic
+
+
+def write_segments(directory: Path, sample: Sample) -> list[Path]:
+    """The segment files of a topic that holds `sample`, for readers of the same format."""
+    broker, topic = _write_all(directory, sample)
+    with broker:
+        return [Path(segment.path) for segment in topic.logs[0].segments]
+
+
+def iterate(*, touch: bool) -> Callable[[Place], Any]:
+    """topic.read over all records, taking each one's key and value or only counting."""
+
+    @contextmanager
+    def start(place: Place) -> Iterator[Callable[[], Measured]]:
+        sample = place.sample
+        broker, topic = _write_all(place.kept / "log", sample)
+
+        def one_round() -> Measured:
+            count = 0
+            with Stopwatch() as watch:
+                if touch:
+                    for record in topic.read():
+                        record.key  # noqa: B018
+                        record.value  # noqa: B018
+                        count += 1
+                else:
+                    for _record in topic.read():
+                        count += 1
+            if count != len(sample):
+                raise AssertionError(f"logstore: {count} records of {len(sample)}")
+            return Measured(count, watch.nanoseconds)
+
+        with broker:
+            _check(topic, sample)
+            yield one_round
+
+    return start
+
+
+@contextmanager
+def columns(place: Place) -> Iterator[Callable[[], Measured]]:
+    """topic.scan: every column of every batch, CRC verified, as numpy arrays."""
+    sample = place.sample
+    broker, topic = _write_all(place.kept / "log", sample)
+
+    def one_round() -> Measured:
+        count = 0
+        key_bytes = 0
+        value_bytes = 0
+        with Stopwatch() as watch:
+            for batch in topic.scan():
+                count += len(batch.offsets)
+                key_bytes += int(batch.key_bytes.sum())
+                value_bytes += int(batch.value_bytes.sum())
+        wanted = (len(sample), sum(map(len, sample.keys)), sum(map(len, sample.values)))
+        if (count, key_bytes, value_bytes) != wanted:
+            raise AssertionError(f"logstore: {(count, key_bytes, value_bytes)} is not {wanted}")
+        return Measured(count, watch.nanoseconds)
+
+    with broker:
+        batches = list(topic.scan())
+        pairs = (
+            pair for batch in batches for pair in zip(batch.keys(), batch.values(), strict=True)
+        )
+        sample.check(pairs, source="logstore columns")
+        del batches
+        yield one_round
+
+
+@contextmanager
+def look_up_offset(place: Place) -> Iterator[Callable[[], Measured]]:
+    """The first record of topic.read(start=offset) for each random offset."""
+    sample = place.sample
+    broker, topic = _write_all(place.kept / "log", sample)
+    wanted = sample.some_offsets()
+
+    def one_round() -> Measured:
+        read = topic.read
+        with Stopwatch() as watch:
+            found = [next(read(offset, stop=offset + 1)).value for offset in wanted]
+        for offset, value in zip(wanted, found, strict=True):
+            if value != sample.values[offset]:
+                raise AssertionError(f"logstore: offset {offset} holds another record")
+        return Measured(len(wanted), watch.nanoseconds)
+
+    with broker:
+        yield one_round
+
+
+@contextmanager
+def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
+    """topic.offset_for_timestamp for each random time."""
+    sample = place.sample
+    broker, topic = _write_all(place.kept / "log", sample)
+    wanted = sample.some_timestamps()
+
+    def one_round() -> Measured:
+        look_up = topic.offset_for_timestamp
+        with Stopwatch() as watch:
+            found = [look_up(timestamp) for timestamp in wanted]
+        for timestamp, answer in zip(wanted, found, strict=True):
+            if answer is None or answer.offset != sample.first_offset_at(timestamp):
+                raise AssertionError(f"logstore: wrong offset for time {timestamp}: {answer}")
+        return Measured(len(wanted), watch.nanoseconds)
+
+    with broker:
+        yield one_round
+
+
+def write_for_open(directory: Path, sample: Sample, count: int) -> Any:
+    """Append `count` records, the sample over and over, and leave the broker open."""
+    broker, topic = _created(directory, "appended")
+    length = len(sample)
+    for start in range(0, count, length):
+        part = min(length, count - start)
+        topic.append_many(sample.values[:part], sample.keys[:part])
+    return broker
+
+
+def opened(size_bytes: int, *, killed: bool) -> Callable[[Place], Any]:
+    """logstore.open and the log end offset, after a clean close or after SIGKILL."""
+
+    @contextmanager
+    def start(place: Place) -> Iterator[Callable[[], Measured]]:
+        logstore = _logstore()
+        count = write_in_child("logstore", place, size_bytes, killed=killed)
+        written = place.kept / "written"
+
+        def one_round() -> Measured:
+            directory = written
+            if killed:
+                directory = place.fresh() / "copy"
+                shutil.copytree(written, directory)
+            with Stopwatch() as watch:
+                broker = logstore.open(directory)
+                found = broker.topic(TOPIC).logs[0].log_end_offset
+            broker.close()
+            if found != count:
+                raise AssertionError(f"logstore: {found} records of {count} after opening")
+            return Measured(1, watch.nanoseconds)
+
+        yield one_round
+
+    return start
