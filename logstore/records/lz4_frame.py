@@ -58,7 +58,7 @@ def decompress(cramjam: Any, view: memoryview, limit_bytes: int) -> bytes:
     flags, block_bytes, position = _read_header(view)
     checksum_bytes = 4 if flags & _BLOCK_CHECKSUM else 0
     scratch = bytearray()
-    parts: list[bytes | memoryview] = []
+    parts = []
     size = 0
     while True:
         field = _take(view, position, 4, "lz4 frame is cut short before its end mark")
@@ -72,10 +72,8 @@ def decompress(cramjam: Any, view: memoryview, limit_bytes: int) -> bytes:
         block = stored[:length]
         if checksum_bytes:
             _check_block(cramjam, view, position, len(stored) + 4)
-        if word & _STORED_RAW:
-            size += length
-            parts.append(block)
-        else:
+        part = block
+        if not word & _STORED_RAW:
             room = min(block_bytes, _MAX_EXPANSION * length)
             if len(scratch) < room:
                 scratch = bytearray(room)
@@ -83,10 +81,11 @@ def decompress(cramjam: Any, view: memoryview, limit_bytes: int) -> bytes:
                 count = cramjam.lz4.decompress_block_into(block, scratch, output_len=len(scratch))
             except cramjam.DecompressionError:
                 raise damaged_stream("invalid lz4 block", position + 4) from None
-            size += count
-            parts.append(memoryview(scratch)[:count].tobytes())
+            part = memoryview(scratch)[:count]
+        size += len(part)
         if size > limit_bytes:
             raise over_limit(limit_bytes)
+        parts.append(part.tobytes())
         position += 4 + len(stored)
     position += 4
     if flags & _CONTENT_CHECKSUM:  # not verified, as in Kafka; the batch has its own checksum

@@ -123,7 +123,7 @@ def _read_header(view: memoryview, position: int, descriptor: int) -> tuple[int,
 def _integer(view: memoryview, position: int, width: int) -> int:
     field = view[position : position + width]
     if len(field) < width:
-        raise _cut_short(position, width, len(field))
+        raise _cut_short(min(position, len(view)), width, len(field))
     return int.from_bytes(field, "little")
 
 
