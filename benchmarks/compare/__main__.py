@@ -14,7 +14,7 @@ from benchmarks.compare.measure import file_system_of
 from benchmarks.compare.runner import run_work
 from benchmarks.compare.table import as_json, show
 from benchmarks.compare.works import FLUSHED_RECORDS, all_works
-from benchmarks.sample import KEY_BYTES, sample_records
+from benchmarks.sample import KEY_BYTES, WrongResultError, sample_records
 
 RECORDS = 200_000
 QUICK_RECORDS = 20_000
@@ -23,7 +23,7 @@ BYTES_OF_A_SMALL_RECORD = KEY_BYTES + 100
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run; 0 when everything asked for was tried, 2 for a wrong call."""
+    """Run; 0 when all was tried, 1 when a result was wrong, 2 for a wrong call."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.value_bytes < 80 or (options.records or 1) < 1:
@@ -54,7 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
     results = []
     with tempfile.TemporaryDirectory(prefix="logstore-compare-", dir=options.dir) as directory:
         for work in works:
-            result = run_work(work, sample, Path(directory), rounds, on_step=progress)
+            try:
+                result = run_work(work, sample, Path(directory), rounds, on_step=progress)
+            except WrongResultError as error:
+                progress("")
+                print(f"{work.name}: WRONG RESULT: {error}", file=sys.stderr)
+                return 1
             progress("")
             show(result, sys.stdout)
             sys.stdout.flush()

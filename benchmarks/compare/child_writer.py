@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_in_child(store: str, place: Place, size_bytes: int, *, killed: bool) -> int:
-    """Write about `size_bytes` into ``written`` below what `place` keeps; gives the record count."""
+    """Write about `size_bytes` into ``written`` below what `place` keeps; gives the count."""
     directory = place.kept / "written"
     directory.mkdir()
     value_bytes = place.sample.value_bytes

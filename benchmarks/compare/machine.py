@@ -19,7 +19,7 @@ DISTRIBUTIONS = ("logstoredb", "aiokafka", "lmdb", "pyarrow", "numpy")
 
 
 def machine_facts(directory: Path) -> dict[str, Any]:
-    """Processor, memory, system, file system of `directory`, and the versions of all contestants."""
+    """Processor, memory, system, file system of `directory`, and everyone's version."""
     facts: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "processor": _processor(),

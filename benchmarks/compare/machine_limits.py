@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.compare.measure import Measured, Place, Stopwatch
 from benchmarks.limits import Bytes, empty_append, limits
+from benchmarks.sample import WrongResultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ def _create(path: Path) -> int:
 def _check_file(path: Path, size_bytes: int, checksum: int) -> None:
     data = path.read_bytes()
     if len(data) != size_bytes or limits().checksum(Bytes(data)) != checksum:
-        raise AssertionError(f"limit: {path.name} does not hold what was written")
+        raise WrongResultError(f"limit: {path.name} does not hold what was written")
 
 
 def write_blocks(block_bytes: int, *, recycled: bool = False) -> Callable[[Place], Any]:
@@ -86,7 +87,7 @@ def copy_checksum_write(place: Place) -> Iterator[Callable[[], Measured]]:
             os.close(file)
         _check_file(path, len(data), checksum)
         if found != checksum:
-            raise AssertionError("limit: the CRC of the blocks is not that of the whole")
+            raise WrongResultError("limit: the CRC of the blocks is not that of the whole")
         return Measured(len(place.sample), watch.nanoseconds)
 
     yield one_round
@@ -104,7 +105,7 @@ def empty_call(place: Place) -> Iterator[Callable[[], Measured]]:
             for value, key in zip(sample.values, sample.keys, strict=True):
                 append(value, key)
         if append(b"", b"") != before + len(sample) + 1:
-            raise AssertionError("limit: a call was not counted")
+            raise WrongResultError("limit: a call was not counted")
         return Measured(len(sample), watch.nanoseconds)
 
     yield one_round
@@ -182,7 +183,7 @@ def read_file(*, checksum: bool) -> Callable[[Place], Any]:
             with Stopwatch() as watch:
                 found = c.read(file, len(data), buffer, checksum=checksum)
             if checksum and found != wanted:
-                raise AssertionError("limit: the CRC read is not the CRC written")
+                raise WrongResultError("limit: the CRC read is not the CRC written")
             return Measured(len(place.sample), watch.nanoseconds)
 
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.compare.child_writer import write_in_child
 from benchmarks.compare.measure import Measured, NotMeasuredError, Place, Stopwatch
+from benchmarks.sample import WrongResultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,7 +81,7 @@ def append_in_threads(threads: int) -> Callable[[Place], Any]:
                 wanted = sorted(zip(sample.keys, sample.values, strict=True))
                 found = sorted((record.key, record.value) for record in topic.read())
                 if found != wanted:
-                    raise AssertionError(
+                    raise WrongResultError(
                         "logstore: the threads' records are not all there, once each"
                     )
             return Measured(len(sample), nanoseconds)
@@ -196,7 +197,7 @@ def iterate(*, touch: bool) -> Callable[[Place], Any]:
                     for _record in topic.read():
                         count += 1
             if count != len(sample):
-                raise AssertionError(f"logstore: {count} records of {len(sample)}")
+                raise WrongResultError(f"logstore: {count} records of {len(sample)}")
             return Measured(count, watch.nanoseconds)
 
         with broker:
@@ -223,7 +224,7 @@ def columns(place: Place) -> Iterator[Callable[[], Measured]]:
                 value_bytes += int(batch.value_bytes.sum())
         wanted = (len(sample), sum(map(len, sample.keys)), sum(map(len, sample.values)))
         if (count, key_bytes, value_bytes) != wanted:
-            raise AssertionError(f"logstore: {(count, key_bytes, value_bytes)} is not {wanted}")
+            raise WrongResultError(f"logstore: {(count, key_bytes, value_bytes)} is not {wanted}")
         return Measured(count, watch.nanoseconds)
 
     with broker:
@@ -249,7 +250,7 @@ def look_up_offset(place: Place) -> Iterator[Callable[[], Measured]]:
             found = [next(read(offset, stop=offset + 1)).value for offset in wanted]
         for offset, value in zip(wanted, found, strict=True):
             if value != sample.values[offset]:
-                raise AssertionError(f"logstore: offset {offset} holds another record")
+                raise WrongResultError(f"logstore: offset {offset} holds another record")
         return Measured(len(wanted), watch.nanoseconds)
 
     with broker:
@@ -269,7 +270,7 @@ def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
             found = [look_up(timestamp) for timestamp in wanted]
         for timestamp, answer in zip(wanted, found, strict=True):
             if answer is None or answer.offset != sample.first_offset_at(timestamp):
-                raise AssertionError(f"logstore: wrong offset for time {timestamp}: {answer}")
+                raise WrongResultError(f"logstore: wrong offset for time {timestamp}: {answer}")
         return Measured(len(wanted), watch.nanoseconds)
 
     with broker:
@@ -305,7 +306,7 @@ def opened(size_bytes: int, *, killed: bool) -> Callable[[Place], Any]:
                 found = broker.topic(TOPIC).logs[0].log_end_offset
             broker.close()
             if found != count:
-                raise AssertionError(f"logstore: {found} records of {count} after opening")
+                raise WrongResultError(f"logstore: {found} records of {count} after opening")
             return Measured(1, watch.nanoseconds)
 
         yield one_round

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.compare import subject
 from benchmarks.compare.measure import Measured, NotMeasuredError, Place, Stopwatch
+from benchmarks.sample import WrongResultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -91,7 +92,7 @@ def _iterate(place: Place, *, touch: bool) -> Callable[[], Measured]:
                     for _record in batch:
                         count += 1
         if count != len(sample):
-            raise AssertionError(f"aiokafka: {count} records of {len(sample)}")
+            raise WrongResultError(f"aiokafka: {count} records of {len(sample)}")
         return Measured(count, watch.nanoseconds)
 
     return one_round
@@ -113,7 +114,7 @@ def _batches(records: Any, paths: Iterable[Path]) -> Iterator[Any]:
         memory = records.MemoryRecords(path.read_bytes())
         while (batch := memory.next_batch()) is not None:
             if not batch.validate_crc():
-                raise AssertionError(f"aiokafka: a batch of {path.name} fails its CRC")
+                raise WrongResultError(f"aiokafka: a batch of {path.name} fails its CRC")
             yield batch
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.compare.measure import Measured, Place, Stopwatch
+from benchmarks.sample import WrongResultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +87,7 @@ def iterate(place: Place) -> Iterator[Callable[[], Measured]]:
             for _key, _value in _pairs(path):
                 count += 1
         if count != len(sample):
-            raise AssertionError(f"pyarrow: {count} records of {len(sample)}")
+            raise WrongResultError(f"pyarrow: {count} records of {len(sample)}")
         return Measured(count, watch.nanoseconds)
 
     yield one_round
@@ -113,7 +114,7 @@ def columns(place: Place) -> Iterator[Callable[[], Measured]]:
                 value_bytes += int(value_starts[-1] - value_starts[0])
         wanted = (len(sample), sum(map(len, sample.keys)), sum(map(len, sample.values)))
         if (count, key_bytes, value_bytes) != wanted:
-            raise AssertionError(f"pyarrow: {(count, key_bytes, value_bytes)} is not {wanted}")
+            raise WrongResultError(f"pyarrow: {(count, key_bytes, value_bytes)} is not {wanted}")
         return Measured(count, watch.nanoseconds)
 
     yield one_round

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.compare.child_writer import write_in_child
 from benchmarks.compare.measure import Measured, Place, Stopwatch
-from benchmarks.sample import KEY_BYTES
+from benchmarks.sample import KEY_BYTES, WrongResultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,7 +159,7 @@ def _iterated(place: Place, *, touch: bool) -> Iterator[Callable[[], Measured]]:
                 for _item in transaction.cursor().iternext(keys=False):
                     count += 1
         if count != len(sample):
-            raise AssertionError(f"LMDB: {count} records of {len(sample)}")
+            raise WrongResultError(f"LMDB: {count} records of {len(sample)}")
         return Measured(count, watch.nanoseconds)
 
     with environment:
@@ -182,7 +182,7 @@ def look_up_offset(place: Place) -> Iterator[Callable[[], Measured]]:
                 found = [get(offset) for offset in packed]
         for offset, item in zip(wanted, found, strict=True):
             if item != sample.keys[offset] + sample.values[offset]:
-                raise AssertionError(f"LMDB: offset {offset} holds another record")
+                raise WrongResultError(f"LMDB: offset {offset} holds another record")
         return Measured(len(wanted), watch.nanoseconds)
 
     with environment:
@@ -211,7 +211,7 @@ def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
                     found.append(cursor.value())
         for timestamp, item in zip(wanted, found, strict=True):
             if OFFSET.unpack(item)[0] != sample.first_offset_at(timestamp):
-                raise AssertionError(f"LMDB: wrong offset for time {timestamp}")
+                raise WrongResultError(f"LMDB: wrong offset for time {timestamp}")
         return Measured(len(wanted), watch.nanoseconds)
 
     with environment:
@@ -249,7 +249,7 @@ def opened(size_bytes: int, *, killed: bool) -> Callable[[Place], Any]:
                     found = transaction.stat(records)["entries"]
             environment.close()
             if found != count:
-                raise AssertionError(f"LMDB: {found} records of {count} after opening")
+                raise WrongResultError(f"LMDB: {found} records of {count} after opening")
             return Measured(1, watch.nanoseconds)
 
         yield one_round

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from benchmarks.compare.measure import Measured, Place, Stopwatch
+from benchmarks.sample import WrongResultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +88,7 @@ def iterate(place: Place) -> Iterator[Callable[[], Measured]]:
             for _key, _value in _pairs(path):
                 count += 1
         if count != len(sample):
-            raise AssertionError(f"plain file: {count} records of {len(sample)}")
+            raise WrongResultError(f"plain file: {count} records of {len(sample)}")
         return Measured(count, watch.nanoseconds)
 
     yield one_round

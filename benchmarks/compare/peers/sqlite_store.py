@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.compare.child_writer import write_in_child
 from benchmarks.compare.measure import Measured, Place, Stopwatch
+from benchmarks.sample import WrongResultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -122,7 +123,7 @@ def iterate(place: Place) -> Iterator[Callable[[], Measured]]:
             for _row in connection.execute(SELECT_ALL):
                 count += 1
         if count != len(sample):
-            raise AssertionError(f"SQLite: {count} records of {len(sample)}")
+            raise WrongResultError(f"SQLite: {count} records of {len(sample)}")
         return Measured(count, watch.nanoseconds)
 
     with closing(_write_all(place.kept, sample)) as connection:
@@ -143,7 +144,7 @@ def look_up_offset(place: Place) -> Iterator[Callable[[], Measured]]:
             found = [execute(query, (offset,)).fetchone() for offset in wanted]
         for offset, row in zip(wanted, found, strict=True):
             if row != (sample.keys[offset], sample.values[offset]):
-                raise AssertionError(f"SQLite: offset {offset} holds another record")
+                raise WrongResultError(f"SQLite: offset {offset} holds another record")
         return Measured(len(wanted), watch.nanoseconds)
 
     with closing(_write_all(place.kept, sample)) as connection:
@@ -163,7 +164,7 @@ def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
             found = [execute(query, (timestamp,)).fetchone() for timestamp in wanted]
         for timestamp, row in zip(wanted, found, strict=True):
             if row != (sample.first_offset_at(timestamp),):
-                raise AssertionError(f"SQLite: wrong offset for time {timestamp}")
+                raise WrongResultError(f"SQLite: wrong offset for time {timestamp}")
         return Measured(len(wanted), watch.nanoseconds)
 
     with closing(_open(place.kept)) as connection:
@@ -216,7 +217,7 @@ def opened(size_bytes: int, *, killed: bool) -> Callable[[Place], Any]:
                 found = connection.execute("SELECT max(offset) + 1 FROM records").fetchone()[0]
             connection.close()
             if found != count:
-                raise AssertionError(f"SQLite: {found} records of {count} after opening")
+                raise WrongResultError(f"SQLite: {found} records of {count} after opening")
             return Measured(1, watch.nanoseconds)
 
         yield one_round
