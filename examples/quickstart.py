@@ -65,7 +65,7 @@ def replay(topic: logstore.Topic, day: date | None, key: bytes | None) -> None:
     started = perf_counter()
     of_key = [record for record in topic.read(partition=partition) if record.key == key]
     took = f"{(perf_counter() - started) * 1e3:.1f} ms in partition {partition} alone"
-    print(f"\n  by key     {key.decode()}: {len(of_key):,} records in {took}")
+    print(f"\n  by key     {key.decode(errors='replace')}: {len(of_key):,} records in {took}")
     show_records(of_key)
 
 
