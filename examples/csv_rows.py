@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ class Row(NamedTuple):
     value: bytes
 
 
+@lru_cache(100_000)  # the cells of a column repeat
 def json_value(text: str) -> str | int | float | None:
     """Numbers as numbers, missing values as null, all else as text ("007" stays text)."""
     if INTEGER.fullmatch(text):
