@@ -1,0 +1,1 @@
+"""The binding: C structs with Python lifetimes, buffers, and exceptions. No policy."""

@@ -1,0 +1,315 @@
+# The C core's headers as Cython sees them: declarations only, in the order of csrc/include/logstore.
+
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "logstore/status.h" nogil:
+    ctypedef enum ls_status:
+        LS_OK
+        LS_END
+        LS_TORN
+        LS_CORRUPT
+        LS_UNSUPPORTED
+        LS_INVALID_ARGUMENT
+        LS_TOO_LARGE
+        LS_FULL
+        LS_OUT_OF_RANGE
+        LS_NO_MEMORY
+        LS_IO
+        LS_DISK_FULL
+        LS_STATUS_COUNT
+
+    ctypedef struct ls_fault:
+        ls_status status
+        int os_errno
+        const char *reason
+        int64_t position
+        int64_t expected
+        int64_t actual
+
+    const char *ls_status_name(ls_status status)
+
+
+cdef extern from "logstore/bytes.h" nogil:
+    void ls_store_i64(uint8_t *at, int64_t value)
+    void ls_store_i32(uint8_t *at, int32_t value)
+
+
+cdef extern from "logstore/crc32c.h" nogil:
+    ctypedef struct ls_crc32c_implementation:
+        const char *name
+        uint32_t (*extend)(uint32_t crc, const uint8_t *bytes, size_t size) noexcept nogil
+
+    uint32_t ls_crc32c_extend(uint32_t crc, const uint8_t *bytes, size_t size)
+    uint32_t ls_crc32c_combine(uint32_t crc_a, uint32_t crc_b, uint64_t size_b)
+    const ls_crc32c_implementation *ls_crc32c_in_use()
+    const ls_crc32c_implementation *ls_crc32c_available(int i)
+
+
+cdef extern from "logstore/murmur2.h" nogil:
+    uint32_t ls_murmur2(const uint8_t *key, size_t key_bytes)
+    int32_t ls_partition_for_key(const uint8_t *key, size_t key_bytes, int32_t partition_count)
+
+
+cdef extern from "logstore/record_batch.h" nogil:
+    enum:
+        LS_BATCH_OVERHEAD_BYTES
+        LS_BATCH_HEADER_BYTES
+        LS_BATCH_CRC_AT
+        LS_BATCH_ATTRIBUTES_AT
+        LS_CODEC_MASK
+        LS_CODEC_NONE
+        LS_ATTRIBUTE_LOG_APPEND_TIME
+        LS_ATTRIBUTE_TRANSACTIONAL
+        LS_ATTRIBUTE_CONTROL
+        LS_ATTRIBUTE_DELETE_HORIZON
+
+    ctypedef struct ls_batch_header:
+        int64_t base_offset
+        int32_t batch_length
+        int32_t partition_leader_epoch
+        int8_t magic
+        uint32_t crc
+        int16_t attributes
+        int32_t last_offset_delta
+        int64_t base_timestamp
+        int64_t max_timestamp
+        int64_t producer_id
+        int16_t producer_epoch
+        int32_t base_sequence
+        int32_t records_count
+
+    int64_t ls_batch_size_bytes(const ls_batch_header *header)
+    int64_t ls_batch_last_offset(const ls_batch_header *header)
+    int ls_batch_codec(const ls_batch_header *header)
+    ls_status ls_batch_header_read(const uint8_t *at, const uint8_t *end, int64_t position,
+                                   ls_batch_header *out, ls_fault *fault)
+    ls_status ls_batch_validate(const uint8_t *at, const uint8_t *end, int64_t position,
+                                ls_batch_header *out, ls_fault *fault)
+    void ls_batch_header_write(const ls_batch_header *header, uint8_t *out)
+    uint32_t ls_batch_crc(const uint8_t *batch, size_t batch_bytes)
+    void ls_batch_stamp(uint8_t *batch, int64_t base_offset, int32_t partition_leader_epoch)
+    void ls_batch_stamp_timestamps(uint8_t *batch, size_t batch_bytes, bint log_append_time,
+                                   int64_t max_timestamp)
+
+    ctypedef struct ls_record:
+        int64_t offset
+        int64_t timestamp
+        const uint8_t *key
+        const uint8_t *value
+        const uint8_t *headers
+        int32_t key_bytes
+        int32_t value_bytes
+        int32_t headers_count
+        int32_t headers_bytes
+
+    ctypedef struct ls_record_iterator:
+        const uint8_t *start
+        const uint8_t *at
+        const uint8_t *end
+        int64_t base_offset
+        int32_t remaining
+
+    void ls_record_iterator_init(ls_record_iterator *iterator, const ls_batch_header *header,
+                                 const uint8_t *payload, const uint8_t *payload_end)
+    ls_status ls_record_iterator_next(ls_record_iterator *iterator, ls_record *out, ls_fault *fault)
+
+    ctypedef struct ls_record_header:
+        const uint8_t *key
+        const uint8_t *value
+        int32_t key_bytes
+        int32_t value_bytes
+
+    ls_status ls_record_header_next(const uint8_t **at, const uint8_t *end, ls_record_header *out,
+                                    ls_fault *fault)
+    ls_status ls_batch_check_records(const ls_batch_header *header, const uint8_t *payload,
+                                     const uint8_t *payload_end, int64_t *max_timestamp,
+                                     int32_t *null_key_index, ls_fault *fault)
+
+    ctypedef struct ls_columns:
+        int64_t *offsets
+        int64_t *timestamps
+        int32_t *key_starts
+        int32_t *key_bytes
+        int32_t *value_starts
+        int32_t *value_bytes
+        int32_t *headers_starts
+        int32_t *headers_counts
+        size_t count
+        size_t capacity
+
+    ls_status ls_columns_append(ls_columns *columns, const ls_batch_header *header,
+                                const uint8_t *payload, const uint8_t *payload_end,
+                                const uint8_t *origin, ls_fault *fault)
+
+    ctypedef struct ls_span:
+        const uint8_t *bytes
+        int32_t size_bytes
+
+    ctypedef struct ls_batch_builder:
+        uint8_t *buffer
+        size_t capacity_bytes
+        size_t size_bytes
+        int64_t base_timestamp
+        int64_t max_timestamp
+        int32_t records_count
+
+    ctypedef struct ls_batch_mark:
+        size_t size_bytes
+        int64_t max_timestamp
+        int32_t records_count
+
+    ls_status ls_batch_builder_init(ls_batch_builder *builder, size_t capacity_bytes, ls_fault *fault)
+    void ls_batch_builder_free(ls_batch_builder *builder)
+    void ls_batch_builder_reset(ls_batch_builder *builder)
+    ls_batch_mark ls_batch_builder_mark(const ls_batch_builder *builder)
+    void ls_batch_builder_rewind(ls_batch_builder *builder, ls_batch_mark mark)
+    size_t ls_record_size_bytes_max(int32_t key_bytes, int32_t value_bytes,
+                                    const ls_record_header *headers, int32_t headers_count)
+    ls_status ls_batch_builder_append(ls_batch_builder *builder, int64_t timestamp, ls_span key,
+                                      ls_span value, const ls_record_header *headers,
+                                      int32_t headers_count, ls_fault *fault)
+    ls_status ls_batch_builder_append_many(ls_batch_builder *builder, const ls_span *keys,
+                                           const ls_span *values, const int64_t *timestamps,
+                                           int64_t timestamp, size_t count, size_t limit_bytes,
+                                           size_t *appended, ls_fault *fault)
+
+    ctypedef struct ls_batch_stamp_fields:
+        int64_t base_offset
+        int32_t partition_leader_epoch
+        int16_t attributes
+        int64_t log_append_timestamp
+        int64_t producer_id
+        int16_t producer_epoch
+        int32_t base_sequence
+
+    void ls_batch_builder_seal(ls_batch_builder *builder, const ls_batch_stamp_fields *fields,
+                               ls_batch_header *out)
+
+
+cdef extern from "logstore/file.h" nogil:
+    ctypedef struct ls_file:
+        pass
+
+    enum:
+        LS_FILE_READ
+        LS_FILE_WRITE
+        LS_FILE_CREATE
+
+    ls_status ls_file_open(const char *path, int mode, ls_file **out, ls_fault *fault)
+    int ls_file_descriptor(const ls_file *file)
+    ls_status ls_file_sync(ls_file *file, ls_fault *fault)
+    ls_status ls_file_size(ls_file *file, int64_t *size, ls_fault *fault)
+    ls_status ls_file_read(ls_file *file, int64_t position, uint8_t *out, size_t size, size_t *got,
+                           ls_fault *fault)
+    ls_status ls_file_write(ls_file *file, int64_t position, const uint8_t *bytes, size_t size,
+                            ls_fault *fault)
+    ls_status ls_file_truncate(ls_file *file, int64_t size, ls_fault *fault)
+    void ls_file_close(ls_file *file)
+
+
+cdef extern from "logstore/offset_index.h" nogil:
+    enum:
+        LS_OFFSET_INDEX_ENTRY_BYTES
+    ctypedef struct ls_offset_index:
+        pass
+    size_t ls_offset_index_count(const ls_offset_index *index)
+    void ls_offset_index_entry(const ls_offset_index *index, size_t i, int64_t *offset,
+                               int32_t *position)
+    void ls_offset_index_lookup(const ls_offset_index *index, int64_t target, int64_t *offset,
+                                int32_t *position)
+    void ls_offset_index_truncate_position(ls_offset_index *index, int64_t position)
+    void ls_offset_index_encode(const ls_offset_index *index, size_t first, size_t count,
+                                uint8_t *out)
+    ls_status ls_offset_index_load(ls_offset_index *index, const uint8_t *bytes, size_t size,
+                                   int64_t log_size_bytes, ls_fault *fault)
+
+
+cdef extern from "logstore/time_index.h" nogil:
+    enum:
+        LS_TIME_INDEX_ENTRY_BYTES
+    ctypedef struct ls_time_index:
+        pass
+    size_t ls_time_index_count(const ls_time_index *index)
+    void ls_time_index_entry(const ls_time_index *index, size_t i, int64_t *timestamp,
+                             int64_t *offset)
+    void ls_time_index_lookup(const ls_time_index *index, int64_t target, int64_t *timestamp,
+                              int64_t *offset)
+    void ls_time_index_truncate(ls_time_index *index, int64_t target_offset)
+    void ls_time_index_encode(const ls_time_index *index, size_t first, size_t count, uint8_t *out)
+    ls_status ls_time_index_load(ls_time_index *index, const uint8_t *bytes, size_t size,
+                                 int64_t end_offset, ls_fault *fault)
+
+
+cdef extern from "logstore/segment.h" nogil:
+    ctypedef struct ls_segment:
+        pass
+
+    ctypedef struct ls_segment_options:
+        int64_t base_offset
+        int64_t end_offset_max
+        int32_t index_interval_bytes
+        size_t offset_index_capacity
+        size_t time_index_capacity
+
+    ctypedef struct ls_segment_state:
+        int64_t size_bytes
+        int64_t next_offset
+        int64_t max_timestamp
+        int64_t max_timestamp_offset
+        int64_t first_batch_max_timestamp
+        int64_t bytes_since_last_entry
+        int32_t last_leader_epoch
+
+    ls_status ls_segment_create(ls_file *log, const ls_segment_options *options,
+                                const ls_segment_state *state, ls_segment **out, ls_fault *fault)
+    void ls_segment_free(ls_segment *segment)
+    int64_t ls_segment_size_bytes(const ls_segment *segment)
+    void ls_segment_get_state(const ls_segment *segment, ls_segment_state *out)
+    int64_t ls_segment_base_offset(const ls_segment *segment)
+    ls_file *ls_segment_log_file(ls_segment *segment)
+    ls_offset_index *ls_segment_offset_index(ls_segment *segment)
+    ls_time_index *ls_segment_time_index(ls_segment *segment)
+
+    ctypedef struct ls_roll_policy:
+        int64_t segment_bytes
+        int64_t segment_ms
+        int64_t created_ms
+
+    int ls_segment_should_roll(const ls_segment *segment, const ls_roll_policy *policy,
+                               int64_t batch_bytes, int64_t max_timestamp, int64_t last_offset,
+                               int64_t now_ms)
+    ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t batch_bytes,
+                                const ls_batch_header *header, ls_fault *fault)
+    void ls_segment_close_time_index(ls_segment *segment)
+
+    ctypedef struct ls_batch_location:
+        int64_t position
+        ls_batch_header header
+
+    ls_status ls_segment_locate(ls_segment *segment, int64_t offset, ls_batch_location *out,
+                                ls_fault *fault)
+    ls_status ls_segment_find_timestamp(ls_segment *segment, int64_t timestamp, int64_t from_offset,
+                                        ls_batch_location *out, ls_fault *fault)
+    ls_status ls_segment_read(ls_segment *segment, int64_t position, uint8_t *out, size_t size,
+                              size_t *got, ls_fault *fault)
+
+    ctypedef enum ls_tail:
+        LS_TAIL_NONE
+        LS_TAIL_TORN
+        LS_TAIL_CORRUPT
+
+    ctypedef struct ls_recovery_report:
+        int64_t file_size_bytes
+        int64_t valid_bytes
+        int64_t next_offset
+        int64_t batches_count
+        ls_tail tail
+        ls_fault tail_fault
+        int64_t next_valid_position
+
+    ls_status ls_segment_recover(ls_segment *segment, int64_t position, int64_t next_offset,
+                                 int deep, ls_recovery_report *report, ls_fault *fault)
+    ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes,
+                                        int64_t next_offset, ls_fault *fault)
+    ls_status ls_segment_catch_up(ls_segment *segment, int64_t *grew, ls_fault *fault)

@@ -1,0 +1,69 @@
+# Appending to one log.
+
+cimport cython
+from libc.stdint cimport int32_t, int64_t
+from logstore._native.core cimport ls_batch_builder, ls_fault, ls_roll_policy, ls_span
+from logstore._native.log_state cimport LogState
+from logstore._native.segment cimport Segment
+from logstore._native.spans cimport HeaderList
+
+
+cpdef enum Level:
+    LEVEL_BUFFERED = 0
+    LEVEL_APPENDED = 1
+    LEVEL_FLUSHED = 2
+
+
+cpdef enum WriteState:
+    WRITABLE = 0
+    READ_ONLY = 1
+    FAILED = 2
+    CLOSED = 3
+    FORKED = 4
+
+
+# The writer's half of a log: an open batch, the active segment, and the lock over both. storage.Log derives from it
+# and supplies the cold steps (_roll, _flush_until, _schedule_hand_over, _schedule_flush, _write_failed).
+cdef class LogAppender(LogState):
+    cdef cython.pymutex mutex
+    cdef ls_batch_builder builder
+    cdef Segment active
+    cdef int64_t next_offset            # of the next record; counts those in the open batch
+    cdef readonly int64_t flushed_offset    # records below it are on disk
+    cdef readonly int64_t batches_count     # handed over since the log was opened
+    cdef int write_state
+    cdef bint hand_over_scheduled
+    cdef bint flush_scheduled
+    # settings, as plain numbers
+    cdef int default_level
+    cdef int codec
+    cdef object codec_level
+    cdef int32_t leader_epoch
+    cdef ls_roll_policy roll_policy
+    cdef int64_t batch_bytes_max        # where an open batch is handed over
+    cdef int64_t message_bytes_max
+    cdef int64_t timestamp_before_max_ms
+    cdef int64_t timestamp_after_max_ms
+    cdef int64_t flush_messages
+    cdef bint flush_by_time
+    cdef bint append_time
+    cdef bint keys_required
+    cdef object clock
+
+    cdef int64_t now_ms(self) except? -1
+    cdef int check_writable(self) except -1
+    cdef int check_record(self, const ls_span *key, const ls_span *value, HeaderList headers,
+                          int64_t timestamp, int64_t now_ms) except -1
+    cdef int64_t append_one(self, const ls_span *key, const ls_span *value, HeaderList headers,
+                            int64_t timestamp, bint has_timestamp, int level) except -1
+    cdef int64_t append_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
+                              Py_ssize_t count, HeaderList headers, int level) except -1
+    cdef int check_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
+                         Py_ssize_t count, HeaderList headers, int64_t now_ms) except -1
+    cdef int hand_over(self) except -1
+    cdef int publish_end(self) except -1
+    cdef int write_batch(self, const void *header, const void *batch, size_t batch_bytes) except -1
+    cdef int acknowledge(self, int64_t end_offset, int level) except -1
+
+
+cdef int level_of(object durability, int default) except -1

@@ -1,0 +1,623 @@
+"""Appending to one log: encode into the open batch, hand over with one write, publish.
+
+The cost of a record is encoding it once. The lock is held over the encoding and, where a batch is handed over, over
+its one write; the GIL is let go for the write.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
+from libc.string cimport memset
+from logstore._native.core cimport (
+    LS_ATTRIBUTE_LOG_APPEND_TIME,
+    LS_BATCH_HEADER_BYTES,
+    LS_CODEC_NONE,
+    LS_DISK_FULL,
+    LS_FULL,
+    LS_OK,
+    ls_batch_builder_append,
+    ls_batch_builder_append_many,
+    ls_batch_builder_free,
+    ls_batch_builder_init,
+    ls_batch_builder_mark,
+    ls_batch_builder_reset,
+    ls_batch_builder_rewind,
+    ls_batch_builder_seal,
+    ls_batch_header,
+    ls_batch_header_read,
+    ls_batch_last_offset,
+    ls_batch_mark,
+    ls_batch_stamp,
+    ls_batch_stamp_fields,
+    ls_fault,
+    ls_record_size_bytes_max,
+    ls_segment_append,
+    ls_segment_should_roll,
+    ls_span,
+    ls_status,
+)
+from logstore._native.faults cimport raise_fault
+from logstore._native.log_state cimport LogState
+from logstore._native.record_batch cimport compressed_batch
+from logstore._native.segment cimport Segment
+from logstore._native.spans cimport HeaderList, SpanArray, span_of
+
+from logstore.errors import (
+    ClosedError,
+    CorruptDataError,
+    InvalidRecordError,
+    InvalidRequestError,
+    InvalidTimestampError,
+    OffsetOutOfRangeError,
+    ReadOnlyError,
+    RecordTooLargeError,
+    StorageFailureError,
+)
+
+
+cdef extern from *:
+    """
+    #include <time.h>
+    #include <stdint.h>
+    /* Wall clock in ms; C11, so that no platform has to be named. */
+    static inline int64_t ls_wall_clock_ms(void) {
+        struct timespec now;
+        timespec_get(&now, TIME_UTC);
+        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    }
+    """
+    int64_t ls_wall_clock_ms() nogil
+
+
+cdef str BUFFERED = "buffered"
+cdef str APPENDED = "appended"
+cdef str FLUSHED = "flushed"
+
+
+cdef int level_of(object durability, int default) except -1:
+    if durability is None:
+        return default
+    if durability == FLUSHED:
+        return LEVEL_FLUSHED
+    if durability == APPENDED:
+        return LEVEL_APPENDED
+    if durability == BUFFERED:
+        return LEVEL_BUFFERED
+    raise InvalidRequestError(
+        f"durability must be 'flushed', 'appended' or 'buffered', not {durability!r}"
+    )
+
+
+def durability_level(durability):
+    """The number of a durability: 0 buffered, 1 appended, 2 flushed.
+
+    Raises
+    ------
+    InvalidRequestError
+    """
+    return level_of(durability, -1)
+
+
+cdef class LogAppender(LogState):
+    """The writer's half of one log. `logstore.storage.Log` is what is used."""
+
+    def __cinit__(self, *args, **kwargs):
+        cdef ls_fault fault
+        memset(&self.builder, 0, sizeof(self.builder))
+        if ls_batch_builder_init(&self.builder, 4096, &fault) != LS_OK:
+            raise_fault(&fault, "<memory>")
+        self.write_state = READ_ONLY
+        self.flush_messages = INT64_MAX
+
+    def __dealloc__(self):
+        ls_batch_builder_free(&self.builder)
+
+    # ---- set-up, by the class derived from this one -----------------------------------------------
+
+    def _configure(self, *, int level, int codec, codec_level, int64_t segment_bytes, int64_t segment_ms,
+                   int64_t batch_bytes, int64_t message_bytes_max, int64_t timestamp_before_max_ms,
+                   int64_t timestamp_after_max_ms, int64_t flush_messages, bint flush_by_time, bint append_time,
+                   bint keys_required, clock):
+        """Takes settings over, between two appends."""
+        with self.mutex:
+            self.default_level = level
+            self.codec = codec
+            self.codec_level = codec_level
+            self.roll_policy.segment_bytes = segment_bytes
+            self.roll_policy.segment_ms = segment_ms
+            self.message_bytes_max = min(message_bytes_max, segment_bytes)
+            self.batch_bytes_max = min(batch_bytes, self.message_bytes_max)
+            self.timestamp_before_max_ms = timestamp_before_max_ms
+            self.timestamp_after_max_ms = timestamp_after_max_ms
+            self.flush_messages = flush_messages
+            self.flush_by_time = flush_by_time
+            self.append_time = append_time
+            self.keys_required = keys_required
+            self.clock = clock
+
+    def _activate(self, Segment active not None, int64_t next_offset, int64_t flushed_offset, int32_t leader_epoch):
+        """Makes a segment the one that is appended to."""
+        self.active = active
+        self.next_offset = next_offset
+        self.flushed_offset = flushed_offset
+        self.leader_epoch = leader_epoch
+        self.roll_policy.created_ms = active.created_ms
+
+    def _switch_active(self, Segment active not None):
+        """Rolls: the lock is held by the append that asked for it, or by `_locked`."""
+        self.active = active
+        self.roll_policy.created_ms = active.created_ms
+
+    def _set_write_state(self, int state):
+        self.write_state = state
+
+    def _set_flushed_offset(self, int64_t offset):
+        self.flushed_offset = offset
+
+    def _flush_was_scheduled(self, bint scheduled):
+        self.flush_scheduled = scheduled
+
+    def _locked(self, step, *args):
+        """Runs ``step(*args)`` with the open batch handed over and no append under way."""
+        with self.mutex:
+            if self.write_state == WRITABLE:
+                self.hand_over()
+            return step(*args)
+
+    def _locked_raw(self, step, *args):
+        """Runs ``step(*args)`` with no append under way; the open batch stays as it is."""
+        with self.mutex:
+            return step(*args)
+
+    def _drop_open_batch(self):
+        """Forgets records that were never handed over. The lock is held."""
+        ls_batch_builder_reset(&self.builder)
+        self.next_offset = self.log_end_offset
+        self.hand_over_scheduled = False
+
+    @property
+    def open_batch_records_count(self):
+        """Records acknowledged as ``buffered`` that are not handed over yet."""
+        return self.builder.records_count
+
+    @property
+    def is_writable(self):
+        """Whether appends are possible."""
+        return self.write_state == WRITABLE
+
+    # ---- appending --------------------------------------------------------------------------------
+
+    @cython.binding(False)
+    def append(self, value, key=None, *, headers=None, timestamp=None, durability=None):
+        """Appends one record and returns its offset once it is acknowledged.
+
+        Parameters
+        ----------
+        value : bytes-like or None
+            None is a tombstone.
+        key : bytes-like, optional
+        headers : sequence of (str, bytes or None), optional
+        timestamp : int, optional
+            Milliseconds UTC; now, if not given.
+        durability : {"flushed", "appended", "buffered"}, optional
+            What the acknowledgement means; the log's own if not given.
+
+        Returns
+        -------
+        int
+            The record's offset.
+
+        Raises
+        ------
+        InvalidRequestError
+            A wrong argument, a record over ``max.message.bytes``; nothing was appended.
+        DiskFullError
+            Nothing was appended; works again once there is space.
+        StorageFailureError
+            The log is closed for writing. At ``flushed``, whether the record is on disk is unknown.
+        ReadOnlyError, ClosedError
+
+        Notes
+        -----
+        Thread-safe. Source: log-format, sections 1 and 4.2.
+        """
+        cdef ls_span key_span, value_span
+        cdef HeaderList header_list = None
+        cdef int level = self.default_level
+        cdef int64_t given = -1
+        keep_value = span_of(value, "value", &value_span)
+        keep_key = span_of(key, "key", &key_span)
+        if durability is not None:
+            level = level_of(durability, 0)
+        if headers is not None:
+            header_list = HeaderList.create(headers)
+        if timestamp is not None:
+            given = timestamp
+        return self.append_one(&key_span, &value_span, header_list, given, timestamp is not None, level)
+
+    def append_many(self, values, keys=None, *, timestamps=None, headers=None, durability=None):
+        """Appends many records in one call, as few batches.
+
+        Parameters
+        ----------
+        values, keys : list of bytes-like or None, numpy array, or Arrow array
+            A numpy array gives the bytes of its elements (dtype S without trailing NULs), a 2-D uint8 array its rows.
+            An Arrow array must be of binary, string, fixed-size binary or a view type.
+        timestamps : sequence of int, optional
+            Milliseconds UTC, one a record; now, for all of them, if not given.
+        headers : sequence of (str, bytes or None), optional
+            Every record gets these.
+        durability : {"flushed", "appended", "buffered"}, optional
+
+        Returns
+        -------
+        range
+            The offsets, without a gap.
+
+        Raises
+        ------
+        As `append`. After a `DiskFullError` or `StorageFailureError` a note on the exception says how many records
+        were appended before it.
+
+        Notes
+        -----
+        Thread-safe; encoding and writing happen without the GIL.
+        """
+        cdef SpanArray value_spans = SpanArray.create(values, "value")
+        cdef SpanArray key_spans = None
+        cdef HeaderList header_list = None
+        cdef int64_t first
+        cdef const int64_t[::1] times = None
+        cdef int level = level_of(durability, self.default_level)
+        if keys is not None:
+            key_spans = SpanArray.create(keys, "key")
+            if key_spans.count != value_spans.count:
+                raise InvalidRequestError(f"{key_spans.count} keys for {value_spans.count} values")
+        if timestamps is not None:
+            times = timestamps_view(timestamps, value_spans.count)
+        if headers is not None:
+            header_list = HeaderList.create(headers)
+        if value_spans.count == 0:
+            self.check_writable()
+            return range(self.next_offset, self.next_offset)
+        first = self.append_spans(key_spans.spans if key_spans is not None else NULL, value_spans.spans,
+                                  &times[0] if times is not None else NULL, value_spans.count, header_list, level)
+        return range(first, first + value_spans.count)
+
+    cdef int64_t now_ms(self) except? -1:
+        return ls_wall_clock_ms() if self.clock is None else self.clock()
+
+    cdef int check_writable(self) except -1:
+        if self.write_state == WRITABLE:
+            return 0
+        where = f"{self.topic}-{self.partition}"
+        if self.write_state == CLOSED:
+            raise ClosedError(f"the log of {where} is closed; open the broker again")
+        if self.write_state == FORKED:
+            raise ClosedError(f"the log of {where} belongs to the parent process; open the broker in the child")
+        raise self._not_writable()
+
+    def _not_writable(self):
+        return ReadOnlyError(f"the log of {self.topic}-{self.partition} is open for reading only")
+
+    cdef int check_record(self, const ls_span *key, const ls_span *value, HeaderList headers, int64_t timestamp,
+                          int64_t now_ms) except -1:
+        """The rules a topic sets; what the format needs is checked by the builder."""
+        cdef int64_t size
+        if self.keys_required and key.size_bytes < 0:
+            raise InvalidRecordError(
+                f"{self.topic} is compacted, so every record needs a key (an empty one is fine); nothing was appended"
+            )
+        size = LS_BATCH_HEADER_BYTES + <int64_t>ls_record_size_bytes_max(
+            key.size_bytes, value.size_bytes, headers.items if headers is not None else NULL,
+            headers.count if headers is not None else 0)
+        if size > self.message_bytes_max:
+            raise RecordTooLargeError(
+                f"a record of about {size} bytes is over the limit of {self.message_bytes_max} bytes of {self.topic}; "
+                "raise max.message.bytes (and segment.bytes), or store a reference to the data"
+            )
+        if timestamp < -1:
+            raise InvalidRecordError(f"a timestamp must be -1 or later, not {timestamp}")
+        if timestamp >= 0 and not self.append_time and (
+            (self.timestamp_before_max_ms != INT64_MAX and now_ms - timestamp > self.timestamp_before_max_ms)
+            or (self.timestamp_after_max_ms != INT64_MAX and timestamp - now_ms > self.timestamp_after_max_ms)
+        ):
+            raise InvalidTimestampError(
+                f"timestamp {timestamp} is {timestamp - now_ms} ms from now; {self.topic} allows "
+                f"{self.timestamp_before_max_ms} ms before and {self.timestamp_after_max_ms} ms after "
+                "(message.timestamp.before.max.ms, message.timestamp.after.max.ms); is it in milliseconds?"
+            )
+        return 0
+
+    cdef int64_t append_one(self, const ls_span *key, const ls_span *value, HeaderList headers, int64_t timestamp,
+                            bint has_timestamp, int level) except -1:
+        cdef int64_t now_ms = self.now_ms()
+        cdef int64_t offset
+        cdef ls_batch_mark mark
+        cdef ls_fault fault
+        if not has_timestamp:
+            timestamp = now_ms
+        self.check_record(key, value, headers, timestamp, now_ms)
+        if self.write_state != WRITABLE:
+            self.check_writable()
+        self.mutex.acquire()
+        try:
+            if self.write_state != WRITABLE:
+                self.check_writable()
+            if self.builder.records_count and self.builder.size_bytes + ls_record_size_bytes_max(
+                key.size_bytes, value.size_bytes, headers.items if headers is not None else NULL,
+                headers.count if headers is not None else 0
+            ) > <size_t>self.batch_bytes_max:
+                self.hand_over()
+            mark = ls_batch_builder_mark(&self.builder)
+            if ls_batch_builder_append(&self.builder, timestamp, key[0], value[0],
+                                       headers.items if headers is not None else NULL,
+                                       headers.count if headers is not None else 0, &fault) != LS_OK:
+                raise_fault(&fault, "<memory>")
+            offset = self.next_offset
+            self.next_offset += 1
+            if level != LEVEL_BUFFERED:
+                try:
+                    self.hand_over()
+                except BaseException:
+                    if self.builder.records_count > mark.records_count:
+                        # Not on disk: the caller was told so, hence it must never get there.
+                        ls_batch_builder_rewind(&self.builder, mark)
+                        self.next_offset = offset
+                    raise
+            elif not self.hand_over_scheduled:
+                self.hand_over_scheduled = True
+                self._schedule_hand_over()
+        finally:
+            self.mutex.release()
+        if level == LEVEL_FLUSHED or self.log_end_offset - self.flushed_offset >= self.flush_messages:
+            self.acknowledge(offset + 1, level)
+        return offset
+
+    cdef int acknowledge(self, int64_t end_offset, int level) except -1:
+        """What is left to do once records are in the log: fdatasync if the level or flush.messages asks for it."""
+        if level == LEVEL_FLUSHED:
+            self._flush_until(end_offset)
+        elif self.log_end_offset - self.flushed_offset >= self.flush_messages:
+            self._flush_until(self.log_end_offset)
+        return 0
+
+    cdef int check_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
+                         Py_ssize_t count, HeaderList headers, int64_t now_ms) except -1:
+        """All records are judged before the first is appended."""
+        cdef Py_ssize_t i
+        cdef ls_span no_key
+        cdef int64_t headers_bytes = 0
+        cdef int64_t room
+        cdef bint plain
+        cdef Py_ssize_t doubtful = -1
+        no_key.bytes = NULL
+        no_key.size_bytes = -1
+        if headers is not None:
+            for i in range(headers.count):
+                headers_bytes += headers.items[i].key_bytes + max(headers.items[i].value_bytes, 0) + 10
+        # A record is plain when no rule can refuse it; the others are looked at one by one.
+        room = self.message_bytes_max - LS_BATCH_HEADER_BYTES - headers_bytes - 32
+        plain = not self.keys_required and (timestamps == NULL or (
+            self.append_time or (self.timestamp_before_max_ms == INT64_MAX
+                                 and self.timestamp_after_max_ms == INT64_MAX)))
+        with nogil:
+            for i in range(count):
+                if (not plain or (timestamps != NULL and timestamps[i] < -1)
+                        or <int64_t>values[i].size_bytes + (keys[i].size_bytes if keys != NULL else 0) > room):
+                    doubtful = i
+                    break
+        if doubtful >= 0:
+            for i in range(doubtful, count):
+                try:
+                    self.check_record(&keys[i] if keys != NULL else &no_key, &values[i], headers,
+                                      timestamps[i] if timestamps != NULL else now_ms, now_ms)
+                except Exception as error:
+                    error.add_note(f"This is record {i} of {count}; none was appended.")
+                    raise
+        return 0
+
+    cdef int64_t append_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
+                              Py_ssize_t count, HeaderList headers, int level) except -1:
+        """Appends count > 0 records without a gap and returns the first offset."""
+        cdef int64_t now_ms = self.now_ms()
+        cdef int64_t first, end
+        cdef Py_ssize_t done = 0
+        cdef size_t appended
+        cdef ls_batch_mark mark
+        cdef ls_fault fault
+        cdef ls_status status
+        cdef ls_span no_key
+        no_key.bytes = NULL
+        no_key.size_bytes = -1
+        self.check_spans(keys, values, timestamps, count, headers, now_ms)
+        with self.mutex:
+            self.check_writable()
+            first = self.next_offset
+            mark = ls_batch_builder_mark(&self.builder)
+            try:
+                while done < count:
+                    appended = 0
+                    if headers is None:
+                        with nogil:
+                            status = ls_batch_builder_append_many(
+                                &self.builder, keys + done if keys != NULL else NULL, values + done,
+                                timestamps + done if timestamps != NULL else NULL, now_ms, count - done,
+                                self.batch_bytes_max, &appended, &fault)
+                    else:
+                        status = LS_OK
+                        if self.builder.records_count == 0 or self.builder.size_bytes + ls_record_size_bytes_max(
+                            keys[done].size_bytes if keys != NULL else -1, values[done].size_bytes, headers.items,
+                            headers.count
+                        ) <= <size_t>self.batch_bytes_max:
+                            status = ls_batch_builder_append(
+                                &self.builder, timestamps[done] if timestamps != NULL else now_ms,
+                                keys[done] if keys != NULL else no_key, values[done], headers.items, headers.count,
+                                &fault)
+                            appended = 1
+                    if status != LS_OK:
+                        raise_fault(&fault, "<memory>")
+                    done += appended
+                    self.next_offset += appended
+                    if done < count and (headers is None or appended == 0):
+                        self.hand_over()
+                if level != LEVEL_BUFFERED:
+                    self.hand_over()
+                elif self.builder.records_count and not self.hand_over_scheduled:
+                    self.hand_over_scheduled = True
+                    self._schedule_hand_over()
+            except BaseException as error:
+                # Only records of this call may be dropped: those buffered before it were acknowledged.
+                if self.log_end_offset <= first:
+                    ls_batch_builder_rewind(&self.builder, mark)
+                    self.next_offset = first
+                else:
+                    ls_batch_builder_reset(&self.builder)
+                    self.next_offset = self.log_end_offset
+                error.add_note(
+                    f"{max(self.next_offset - first, 0)} of {count} records were appended before it, from offset {first} on."
+                )
+                raise
+            end = first + count
+        self.acknowledge(end, level)
+        return first
+
+    cdef int hand_over(self) except -1:
+        """Seals the open batch and writes it with one call. The lock is held. On an exception the records stay in
+        the open batch, unless they are in the log."""
+        cdef ls_batch_stamp_fields fields
+        cdef ls_batch_header header
+        cdef bytes compressed
+        if self.builder.records_count == 0:
+            return 0
+        fields.base_offset = self.next_offset - self.builder.records_count
+        fields.partition_leader_epoch = self.leader_epoch
+        fields.attributes = 0
+        fields.log_append_timestamp = -1
+        if self.append_time:
+            fields.attributes = LS_ATTRIBUTE_LOG_APPEND_TIME
+            fields.log_append_timestamp = self.now_ms()
+        fields.producer_id = -1
+        fields.producer_epoch = -1
+        fields.base_sequence = -1
+        ls_batch_builder_seal(&self.builder, &fields, &header)
+        if self.codec == LS_CODEC_NONE:
+            self.write_batch(&header, self.builder.buffer, self.builder.size_bytes)
+        else:
+            compressed = compressed_batch(&header, self.builder.buffer, self.builder.size_bytes, self.codec,
+                                          self.codec_level)
+            if PyBytes_GET_SIZE(compressed) >= <Py_ssize_t>self.builder.size_bytes:
+                # It does not pay: readers go by the attributes, so the plain batch is as good.
+                ls_batch_builder_seal(&self.builder, &fields, &header)
+                self.write_batch(&header, self.builder.buffer, self.builder.size_bytes)
+            else:
+                self.write_batch(&header, PyBytes_AS_STRING(compressed), PyBytes_GET_SIZE(compressed))
+        ls_batch_builder_reset(&self.builder)
+        self.hand_over_scheduled = False
+        self.publish_end()
+        return 0
+
+    cdef int publish_end(self) except -1:
+        self.batches_count += 1
+        self.log_end_offset = self.next_offset
+        if self.waiters:
+            self.notify_waiters()
+        if self.flush_by_time and not self.flush_scheduled:
+            self.flush_scheduled = True
+            self._schedule_flush()
+        return 0
+
+    cdef int write_batch(self, const void *opaque, const void *batch, size_t batch_bytes) except -1:
+        """One write into the active segment, which is rolled first where it is due."""
+        cdef const ls_batch_header *header = <const ls_batch_header *>opaque
+        cdef ls_fault fault
+        cdef ls_status status
+        if ls_segment_should_roll(self.active.segment, &self.roll_policy, batch_bytes, header.max_timestamp,
+                                  ls_batch_last_offset(header), self.now_ms()):
+            self._roll(header.base_offset)
+        with nogil:
+            status = ls_segment_append(self.active.segment, <const uint8_t *>batch, batch_bytes, header, &fault)
+        if status == LS_OK:
+            return 0
+        if status == LS_FULL:
+            raise RecordTooLargeError(
+                f"a batch of {batch_bytes} bytes does not fit an empty segment of {self.topic}-{self.partition}: "
+                f"{fault.reason.decode()}; raise segment.bytes or segment.index.bytes"
+            )
+        if status != LS_DISK_FULL or fault.expected:
+            # Unknown what reached the disk: a retry proves nothing, so this log takes no more.
+            self.write_state = FAILED
+            self._write_failed(fault.reason.decode())
+        raise_fault(&fault, self.active.path)
+
+    # ---- whole batches ----------------------------------------------------------------------------
+
+    def _append_stamped(self, bytearray batch not None, bint as_leader, int level):
+        """Appends one whole, checked batch: as leader with offsets of our own, as follower with the batch's.
+
+        Returns
+        -------
+        tuple[int, int]
+            First and last offset.
+        """
+        cdef uint8_t *at = batch
+        cdef Py_ssize_t size = len(batch)
+        cdef ls_batch_header header
+        cdef ls_fault fault
+        cdef int64_t last
+        with self.mutex:
+            self.check_writable()
+            self.hand_over()
+            if as_leader:
+                ls_batch_stamp(at, self.next_offset, self.leader_epoch)
+            if ls_batch_header_read(at, at + size, 0, &header, &fault) != LS_OK:
+                raise_fault(&fault, "<memory>")
+            last = ls_batch_last_offset(&header)
+            if not as_leader:
+                if header.base_offset < self.next_offset:
+                    raise OffsetOutOfRangeError(
+                        f"a follower's batch starts at offset {header.base_offset}, but {self.topic}-{self.partition} "
+                        f"ends at {self.next_offset}; fetch from there, or truncate first",
+                        offset=header.base_offset, log_start_offset=self.log_start_offset,
+                        log_end_offset=self.next_offset)
+                if header.base_offset > self.next_offset:
+                    self.contiguous = False
+                    self._gap_appended()
+                if header.partition_leader_epoch > self.leader_epoch:
+                    self._epoch_started(header.partition_leader_epoch, header.base_offset)
+                    self.leader_epoch = header.partition_leader_epoch
+            self.write_batch(&header, at, size)
+            self.next_offset = last + 1
+            self.publish_end()
+        self.acknowledge(last + 1, level)
+        return header.base_offset, last
+
+
+cdef const int64_t[::1] timestamps_view(object timestamps, Py_ssize_t count):
+    """Timestamps as int64, without a copy where they are already."""
+    cdef const int64_t[::1] view
+    if isinstance(timestamps, (list, tuple, range)):
+        import array
+
+        try:
+            timestamps = array.array("q", timestamps)
+        except (TypeError, OverflowError):
+            raise InvalidRequestError("timestamps must be int milliseconds since the epoch") from None
+    elif hasattr(timestamps, "__array_interface__") or hasattr(timestamps, "__arrow_c_array__"):
+        import numpy
+
+        converted = numpy.asarray(timestamps)
+        if converted.dtype.kind == "M":
+            converted = converted.astype("datetime64[ms]").view("int64")
+        if converted.dtype.kind not in "iu":
+            raise InvalidRequestError(
+                f"timestamps must be integer milliseconds or datetime64, not {converted.dtype}")
+        timestamps = numpy.ascontiguousarray(converted, dtype="int64")
+    try:
+        view = timestamps
+    except (TypeError, ValueError):
+        raise InvalidRequestError("timestamps must be a sequence of int milliseconds, one for each value") from None
+    if view.shape[0] != count:
+        raise InvalidRequestError(f"{view.shape[0]} timestamps for {count} values")
+    return view

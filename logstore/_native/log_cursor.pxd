@@ -1,0 +1,31 @@
+# Walking the batches of one log.
+
+from libc.stdint cimport int64_t, uint8_t
+from logstore._native.core cimport ls_batch_header
+from logstore._native.log_state cimport LogState
+from logstore._native.record_batch cimport Chunk, RecordBatch
+from logstore._native.segment cimport Segment
+
+
+# Reads whole chunks of a log and hands out validated batches that point into them. One thread at a time.
+cdef class LogCursor:
+    cdef readonly LogState log
+    cdef readonly int64_t next_offset   # of the next record wanted
+    cdef readonly int64_t stop_offset   # exclusive
+    cdef Segment segment                # NULL-like None: locate first
+    cdef Chunk chunk
+    cdef int64_t chunk_position         # of the chunk's first byte in the segment
+    cdef Py_ssize_t at                  # next batch in the chunk
+    cdef int64_t least_base_offset      # what the next batch's base offset must reach
+    cdef int64_t seen_truncations
+    cdef Py_ssize_t chunk_bytes
+    cdef Py_ssize_t next_chunk_bytes
+
+    cdef RecordBatch fetch_batch(self)
+    cdef int check_order(self, const ls_batch_header *header, int64_t position) except -1
+    cdef int start_at(self, int64_t position, int64_t base_offset) except -1
+    cdef Chunk fresh_chunk(self, Py_ssize_t capacity)
+    cdef bint locate(self) except -1
+    cdef bint next_segment(self) except -1
+    cdef bint fill(self, Py_ssize_t needed) except -1
+    cdef int check_truncation(self) except -1

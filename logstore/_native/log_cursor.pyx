@@ -1,0 +1,306 @@
+"""Walking the batches of one log: chunks read without the GIL, batches validated in place."""
+
+cimport cython
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t
+from logstore._native.core cimport (
+    LS_OK,
+    LS_TORN,
+    ls_batch_header,
+    ls_batch_last_offset,
+    ls_batch_location,
+    ls_batch_size_bytes,
+    ls_batch_validate,
+    ls_fault,
+    ls_segment_read,
+    ls_segment_size_bytes,
+    ls_status,
+)
+from logstore._native.faults cimport raise_fault
+from logstore._native.log_state cimport LogState
+from logstore._native.record_batch cimport Chunk, RecordBatch
+from logstore._native.segment cimport Segment
+
+from logstore.errors import CorruptDataError, LogTruncatedError, OffsetOutOfRangeError
+
+# A first read is small, so that a look-up costs little; each further one doubles up to the largest, where the
+# copy is as fast as it gets and still fits the second-level cache.
+cdef Py_ssize_t FIRST_CHUNK_BYTES = 16 * 1024
+cdef Py_ssize_t CHUNK_BYTES = 512 * 1024
+# Below this a CRC costs less than letting the GIL go and taking it back.
+cdef Py_ssize_t NOGIL_BYTES = 16 * 1024
+
+
+cdef extern from *:
+    """
+    #define LS_REFERENCE_COUNT(object) Py_REFCNT((PyObject *)(object))
+    """
+    Py_ssize_t LS_REFERENCE_COUNT(object)
+
+
+@cython.final
+cdef class LogCursor:
+    """Hands out the batches of a log from an offset on. One thread at a time.
+
+    Parameters
+    ----------
+    log : LogState
+    start_offset : int
+        The first batch handed out is the one that holds this offset, or the first after it.
+    stop_offset : int, optional
+        Exclusive; None for as far as the log goes.
+    chunk_bytes : int, optional
+        Largest read, unless one batch is larger.
+    """
+
+    def __init__(self, LogState log not None, int64_t start_offset, stop_offset=None, Py_ssize_t chunk_bytes=0):
+        self.log = log
+        self.next_offset = start_offset
+        self.stop_offset = INT64_MAX if stop_offset is None else stop_offset
+        self.chunk_bytes = chunk_bytes if chunk_bytes > 0 else CHUNK_BYTES
+        self.next_chunk_bytes = min(FIRST_CHUNK_BYTES, self.chunk_bytes)
+        self.seen_truncations = log.truncation_count
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef RecordBatch batch = self.fetch_batch()
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def next_batch(self):
+        """The next batch, or None at the log end offset or ``stop_offset``; call again once there is more.
+
+        Raises
+        ------
+        OffsetOutOfRangeError
+            The position was deleted, or lies past the log end offset.
+        LogTruncatedError
+            Records that this cursor handed out are no longer part of the log.
+        CorruptDataError
+            The next batch is damaged. `skip_damage` goes on behind it.
+        ClosedError
+        """
+        return self.fetch_batch()
+
+    cdef int check_truncation(self) except -1:
+        if self.seen_truncations != self.log.truncation_count:
+            if self.next_offset > self.log.log_end_offset:
+                raise LogTruncatedError(
+                    f"{self.log.topic}-{self.log.partition} was truncated to offset {self.log.log_end_offset}, below "
+                    f"this reader's position {self.next_offset}; read again from there",
+                    offset=self.next_offset, log_start_offset=self.log.log_start_offset,
+                    log_end_offset=self.log.log_end_offset,
+                )
+            self.seen_truncations = self.log.truncation_count
+            self.segment = None
+        return 0
+
+    cdef RecordBatch fetch_batch(self):
+        cdef ls_batch_header header
+        cdef ls_fault fault
+        cdef ls_status status
+        cdef const uint8_t *at
+        cdef const uint8_t *end
+        cdef int64_t position, published, log_end_offset
+        cdef Py_ssize_t available
+        while True:
+            self.log.check_readable()
+            # The end offset first: everything below it is published before it is.
+            log_end_offset = self.log.log_end_offset
+            self.check_truncation()
+            if self.next_offset >= self.stop_offset or self.next_offset >= log_end_offset:
+                if self.next_offset > log_end_offset and self.next_offset < self.stop_offset:
+                    raise out_of_range(self.log, self.next_offset)
+                return None
+            if self.next_offset < self.log.log_start_offset:
+                raise out_of_range(self.log, self.next_offset)
+            if self.segment is None and not self.locate():
+                return None
+            position = self.chunk_position + self.at
+            available = self.chunk.size - self.at
+            if available <= 0:
+                published = ls_segment_size_bytes(self.segment.segment)
+                if position >= published:
+                    if not self.next_segment():
+                        return None
+                    continue
+                self.fill(0)
+                continue
+            at = self.chunk.data + self.at
+            end = self.chunk.data + self.chunk.size
+            if available > NOGIL_BYTES:
+                with nogil:
+                    status = ls_batch_validate(at, end, position, &header, &fault)
+            else:
+                status = ls_batch_validate(at, end, position, &header, &fault)
+            if status == LS_TORN:
+                # The batch goes on behind the chunk, if the file does.
+                published = ls_segment_size_bytes(self.segment.segment)
+                if position + available < published and available < fault.expected:
+                    self.fill(<Py_ssize_t>min(fault.expected, published - position))
+                    continue
+                raise_fault(&fault, self.segment.path)
+            if status != LS_OK:
+                raise_fault(&fault, self.segment.path)
+            self.check_order(&header, position)
+            self.at += <Py_ssize_t>ls_batch_size_bytes(&header)
+            self.least_base_offset = ls_batch_last_offset(&header) + 1
+            if self.least_base_offset <= self.next_offset:
+                continue
+            if header.base_offset >= self.stop_offset:
+                self.next_offset = self.stop_offset
+                return None
+            self.next_offset = self.least_base_offset
+            return RecordBatch.wrap(self.chunk, at, &header, self.log.topic, self.log.partition, self.segment.path,
+                                    position)
+
+    cdef int check_order(self, const ls_batch_header *header, int64_t position) except -1:
+        """What the CRC does not cover: offsets rise, and stay within their segment."""
+        if header.base_offset < self.least_base_offset:
+            raise CorruptDataError(self.segment.path, position, "base offset does not rise",
+                                   self.least_base_offset, header.base_offset)
+        if self.log.contiguous and header.base_offset != self.least_base_offset and self.least_base_offset > 0:
+            raise CorruptDataError(self.segment.path, position, "records are missing before this batch",
+                                   self.least_base_offset, header.base_offset)
+        if ls_batch_last_offset(header) >= self.segment.options.end_offset_max:
+            raise CorruptDataError(self.segment.path, position, "offset belongs to the next segment",
+                                   self.segment.options.end_offset_max, ls_batch_last_offset(header))
+        return 0
+
+    cdef bint locate(self) except -1:
+        """Finds segment and position of the batch that holds next_offset; False where there is none yet."""
+        cdef tuple segments = self.log.segments
+        cdef Py_ssize_t low = 0
+        cdef Py_ssize_t high = len(segments)
+        cdef Py_ssize_t middle
+        cdef ls_batch_location location
+        cdef Segment segment
+        while low < high:
+            middle = (low + high) // 2
+            if (<Segment>segments[middle]).base_offset <= self.next_offset:
+                low = middle + 1
+            else:
+                high = middle
+        if low == 0:
+            raise out_of_range(self.log, self.next_offset)
+        while low <= len(segments):
+            segment = <Segment>segments[low - 1]
+            if segment.locate_batch(self.next_offset, &location):
+                self.segment = segment
+                self.start_at(location.position, location.header.base_offset)
+                return True
+            low += 1
+        return False
+
+    cdef int start_at(self, int64_t position, int64_t base_offset) except -1:
+        self.chunk_position = position
+        self.at = 0
+        self.least_base_offset = base_offset
+        self.chunk = Chunk.create(0) if self.chunk is None else self.fresh_chunk(0)
+        self.chunk.size = 0
+        return 0
+
+    cdef bint next_segment(self) except -1:
+        """Goes on in the segment after this one; False where this is the last."""
+        cdef tuple segments = self.log.segments
+        cdef Py_ssize_t i
+        cdef Segment segment
+        for i in range(len(segments)):
+            segment = <Segment>segments[i]
+            if segment.base_offset > self.segment.base_offset:
+                # What was appended between the last look at the old segment and now is read first.
+                if self.chunk_position + self.at < ls_segment_size_bytes(self.segment.segment):
+                    return True
+                if self.log.contiguous and segment.base_offset != self.least_base_offset:
+                    raise CorruptDataError(segment.path, -1, "records are missing before this segment",
+                                           self.least_base_offset, segment.base_offset)
+                segment.ensure_open()
+                self.segment = segment
+                self.start_at(0, max(self.least_base_offset, segment.base_offset))
+                return True
+        return False
+
+    cdef Chunk fresh_chunk(self, Py_ssize_t capacity):
+        """A chunk to read into: this one again where no batch points into it."""
+        if self.chunk is not None and self.chunk.capacity >= capacity and LS_REFERENCE_COUNT(self.chunk) == 1:
+            return self.chunk
+        return Chunk.create(capacity)
+
+    cdef bint fill(self, Py_ssize_t needed) except -1:
+        """Reads the next chunk, from the next batch on; at least `needed` bytes of it."""
+        cdef int64_t position = self.chunk_position + self.at
+        cdef int64_t published = ls_segment_size_bytes(self.segment.segment)
+        cdef Py_ssize_t size = max(needed, self.next_chunk_bytes)
+        cdef Chunk chunk
+        cdef size_t got = 0
+        cdef ls_fault fault
+        cdef ls_status status
+        self.next_chunk_bytes = min(self.next_chunk_bytes * 4, self.chunk_bytes)
+        if published - position < size:
+            size = <Py_ssize_t>(published - position)
+        chunk = self.fresh_chunk(size)
+        with nogil:
+            status = ls_segment_read(self.segment.segment, position, chunk.data, size, &got, &fault)
+        if status != LS_OK:
+            raise_fault(&fault, self.segment.path)
+        if <Py_ssize_t>got < size:
+            raise CorruptDataError(self.segment.path, position + got, "the file is shorter than what was appended",
+                                   position + size, position + got)
+        chunk.size = got
+        self.chunk = chunk
+        self.chunk_position = position
+        self.at = 0
+        return True
+
+    def skip_damage(self):
+        """After a `CorruptDataError`: moves behind the damaged batch, to the next one that can be found.
+
+        Returns
+        -------
+        tuple[int, int]
+            The offsets passed over, ``[first, last)``; the reader stands at ``last``.
+
+        Raises
+        ------
+        CorruptDataError
+            Nothing sound was found behind the damage.
+        """
+        cdef int64_t first = self.next_offset
+        cdef ls_batch_location location
+        cdef Segment segment
+        cdef tuple segments = self.log.segments
+        cdef int64_t target
+        # Through the offset index first, then segment by segment.
+        for item in segments:
+            segment = <Segment>item
+            if segment.options.end_offset_max <= first:
+                continue
+            segment.ensure_open()
+            for target, _ in segment.offset_index_entries:
+                if target > first:
+                    try:
+                        found = segment.locate_batch(target, &location)
+                    except CorruptDataError:
+                        continue
+                    if found and location.header.base_offset > first:
+                        self.segment = segment
+                        self.next_offset = location.header.base_offset
+                        self.start_at(location.position, location.header.base_offset)
+                        return first, self.next_offset
+            if segment.options.end_offset_max != INT64_MAX and segment.options.end_offset_max > first:
+                self.segment = None
+                self.next_offset = segment.options.end_offset_max
+                return first, self.next_offset
+        self.segment = None
+        self.next_offset = self.log.log_end_offset
+        return first, self.next_offset
+
+
+cdef object out_of_range(LogState log, int64_t offset):
+    return OffsetOutOfRangeError(
+        f"offset {offset} is outside of {log.topic}-{log.partition}, which holds offsets {log.log_start_offset} to "
+        f"{log.log_end_offset} (exclusive); read from \"earliest\", or from {log.log_start_offset}",
+        offset=offset, log_start_offset=log.log_start_offset, log_end_offset=log.log_end_offset,
+    )

@@ -1,0 +1,20 @@
+# What readers and the writer of one log share.
+
+from libc.stdint cimport int64_t
+
+
+# Published by the writer, loaded by readers, each by one assignment. Order of publication: the segment's
+# size, then `segments`, then `log_end_offset`; readers load in the opposite order.
+cdef class LogState:
+    cdef readonly str topic
+    cdef readonly int partition
+    cdef readonly tuple segments                # of Segment, ascending; the last one is active
+    cdef readonly int64_t log_start_offset
+    cdef readonly int64_t log_end_offset        # readers see records below it
+    cdef readonly int64_t truncation_count      # how often records were taken away from the end
+    cdef readonly bint contiguous               # no gaps between batches are legal here
+    cdef readonly bint is_open
+    cdef set waiters                            # objects with notify(); empty almost always
+
+    cdef int check_readable(self) except -1
+    cdef int notify_waiters(self) except -1

@@ -1,0 +1,64 @@
+"""The state of one log that its readers and its writer share."""
+
+from libc.stdint cimport int64_t
+
+from logstore.errors import ClosedError
+
+
+cdef class LogState:
+    """Offsets and segments of one log, as published to readers.
+
+    Attributes
+    ----------
+    topic : str
+    partition : int
+    segments : tuple[Segment, ...]
+        Ascending; the last one is active.
+    log_start_offset, log_end_offset : int
+        What can be read: ``[log_start_offset, log_end_offset)``.
+    """
+
+    def __cinit__(self, *args, **kwargs):
+        self.topic = ""
+        self.segments = ()
+        self.waiters = set()
+        self.is_open = True
+
+    cdef int check_readable(self) except -1:
+        if not self.is_open:
+            raise ClosedError(f"the log of {self.topic}-{self.partition} is closed; open the broker again")
+        return 0
+
+    cdef int notify_waiters(self) except -1:
+        for waiter in tuple(self.waiters):
+            waiter.notify()
+        return 0
+
+    def add_waiter(self, waiter):
+        """Has ``waiter.notify()`` called after each append, until `remove_waiter`; also when the log closes."""
+        self.waiters.add(waiter)
+
+    def remove_waiter(self, waiter):
+        self.waiters.discard(waiter)
+
+    def _identify(self, str topic, int partition):
+        self.topic = topic
+        self.partition = partition
+
+    def _publish(self, *, segments=None, log_start_offset=None, log_end_offset=None, contiguous=None, truncated=False,
+                 is_open=None):
+        """Publishes new state in the order readers rely on, and wakes those who wait."""
+        if truncated:
+            self.truncation_count += 1
+        if is_open is not None:
+            self.is_open = is_open
+        if contiguous is not None:
+            self.contiguous = contiguous
+        if segments is not None:
+            self.segments = segments
+        if log_start_offset is not None:
+            self.log_start_offset = log_start_offset
+        if log_end_offset is not None:
+            self.log_end_offset = log_end_offset
+        if self.waiters:
+            self.notify_waiters()

@@ -1,0 +1,625 @@
+"""Record batches as Python objects: building, validating, iterating.
+
+A `RecordBatch` exists only through `RecordBatchBuilder.build` or `RecordBatch.validated`; unvalidated bytes have no
+iterator. The type is the proof.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBuffer_FillInfo
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+from logstore._native.core cimport (
+    LS_ATTRIBUTE_CONTROL,
+    LS_ATTRIBUTE_DELETE_HORIZON,
+    LS_ATTRIBUTE_LOG_APPEND_TIME,
+    LS_ATTRIBUTE_TRANSACTIONAL,
+    LS_BATCH_HEADER_BYTES,
+    LS_CODEC_MASK,
+    LS_CODEC_NONE,
+    LS_END,
+    LS_OK,
+    ls_batch_builder,
+    ls_batch_builder_append,
+    ls_batch_builder_free,
+    ls_batch_builder_init,
+    ls_batch_builder_reset,
+    ls_batch_builder_seal,
+    ls_batch_check_records,
+    ls_batch_codec,
+    ls_batch_crc,
+    ls_batch_header_write,
+    ls_batch_last_offset,
+    ls_batch_size_bytes,
+    ls_batch_stamp_fields,
+    ls_batch_validate,
+    ls_fault,
+    ls_record_header,
+    ls_record_header_next,
+    ls_record_iterator_init,
+    ls_record_iterator_next,
+    ls_span,
+    ls_status,
+)
+from logstore._native.faults cimport raise_fault
+from logstore._native.spans cimport HeaderList, span_of
+
+from logstore.errors import InvalidRequestError, RecordTooLargeError
+
+MEMORY_PATH = "<memory>"
+
+# Set once by logstore.records, which sits above this layer: (codec, payload, limit_bytes) -> bytes, and
+# (codec, payload, level) -> bytes.
+cdef object _decompress = None
+cdef object _compress = None
+cdef Py_ssize_t _decompressed_bytes_max = 1 << 30
+
+
+def set_codecs(compress, decompress):
+    """Hands the codecs in; called once by `logstore.records`."""
+    global _compress, _decompress
+    _compress = compress
+    _decompress = decompress
+
+
+def set_decompressed_bytes_max(Py_ssize_t limit_bytes):
+    """The largest payload a compressed batch may unfold to, in bytes; 1 GiB unless set. Process-wide.
+
+    Returns
+    -------
+    int
+        The limit before.
+    """
+    global _decompressed_bytes_max
+    if limit_bytes < 1:
+        raise InvalidRequestError(f"the limit must be at least 1 byte, not {limit_bytes}")
+    before = _decompressed_bytes_max
+    _decompressed_bytes_max = limit_bytes
+    return before
+
+
+@cython.final
+cdef class Chunk:
+    """Read-only memory that batches point into; it lives as long as anything that points into it."""
+
+    @staticmethod
+    cdef Chunk create(Py_ssize_t capacity):
+        cdef Chunk chunk = Chunk.__new__(Chunk)
+        chunk.data = <uint8_t *>malloc(capacity if capacity > 0 else 1)
+        if chunk.data == NULL:
+            raise MemoryError(f"no memory for {capacity} bytes of records")
+        chunk.capacity = capacity
+        return chunk
+
+    def __dealloc__(self):
+        free(self.data)
+
+    def __len__(self):
+        return self.size
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.data, self.size, 1, flags)
+
+
+cdef int raise_in_batch(RecordBatch batch, const void *fault) except -1:
+    cdef ls_fault shifted = (<const ls_fault *>fault)[0]
+    if ls_batch_codec(&batch.header) == LS_CODEC_NONE and shifted.position >= 0:
+        shifted.position += batch.position + LS_BATCH_HEADER_BYTES
+    else:
+        shifted.position = batch.position
+    return raise_fault(&shifted, batch.path)
+
+
+@cython.final
+cdef class RecordBatch:
+    """One validated record batch: header, CRC and structure are right.
+
+    Made by `validated` or by a `RecordBatchBuilder`. Iterating gives `Record` objects. Immutable and thread-safe.
+    ``bytes(batch)`` (the buffer protocol) gives the batch as stored.
+    """
+
+    def __init__(self):
+        raise TypeError("a RecordBatch comes from RecordBatch.validated(...) or RecordBatchBuilder.build()")
+
+    @staticmethod
+    cdef RecordBatch wrap(object owner, const uint8_t *data, const ls_batch_header *header,
+                          str topic, int partition, str path, int64_t position):
+        cdef RecordBatch batch = RecordBatch.__new__(RecordBatch)
+        batch.owner = owner
+        batch.data = data
+        batch.header = header[0]
+        batch.topic = topic
+        batch.partition = partition
+        batch.path = path
+        batch.position = position
+        return batch
+
+    @staticmethod
+    def validated(const uint8_t[::1] data not None, *, Py_ssize_t position=0, str topic="", int partition=0,
+                  str path=MEMORY_PATH):
+        """Checks the batch that starts at ``position`` of ``data`` and wraps it without copying.
+
+        Parameters
+        ----------
+        data : bytes-like
+            Must not change while the batch is alive.
+        position : int
+            Where the batch starts, in bytes. Bytes behind it are left alone.
+        topic, partition, path : str, int, str
+            Where it came from, for records and error messages.
+
+        Returns
+        -------
+        RecordBatch
+
+        Raises
+        ------
+        CorruptDataError
+            Structure or CRC is wrong, or the data ends inside the batch.
+        UnsupportedFormatError
+            The magic is not 2.
+        """
+        cdef ls_batch_header header
+        cdef ls_fault fault
+        cdef ls_status status
+        cdef const uint8_t *start
+        cdef const uint8_t *end
+        if position < 0 or position >= data.shape[0]:
+            raise InvalidRequestError(f"no batch at position {position} of {data.shape[0]} bytes")
+        start = &data[0]
+        end = start + data.shape[0]
+        with nogil:
+            status = ls_batch_validate(start + position, end, position, &header, &fault)
+        if status != LS_OK:
+            raise_fault(&fault, path)
+        return RecordBatch.wrap(data, start + position, &header, topic, partition, path, position)
+
+    cdef int open_payload(self) except -1:
+        """Makes `payload` point at uncompressed records."""
+        cdef Py_ssize_t stored
+        cdef int codec
+        cdef const uint8_t[::1] opened
+        if self.payload != NULL:
+            return 0
+        stored = ls_batch_size_bytes(&self.header) - LS_BATCH_HEADER_BYTES
+        codec = ls_batch_codec(&self.header)
+        if codec == LS_CODEC_NONE or self.header.records_count == 0:
+            self.payload_end = self.data + LS_BATCH_HEADER_BYTES + stored
+            self.payload = self.data + LS_BATCH_HEADER_BYTES
+            return 0
+        if _decompress is None:
+            raise AssertionError("logstore.records was not imported")
+        opened = _decompress(codec, memoryview(self)[LS_BATCH_HEADER_BYTES:], _decompressed_bytes_max, self.path,
+                             self.position)
+        self.payload_owner = opened
+        if opened.shape[0] == 0:
+            self.payload_end = self.data
+            self.payload = self.data
+        else:
+            self.payload_end = &opened[0] + opened.shape[0]
+            self.payload = &opened[0]
+        return 0
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, <void *>self.data, ls_batch_size_bytes(&self.header), 1, flags)
+
+    def __iter__(self):
+        cdef RecordIterator iterator = RecordIterator.__new__(RecordIterator)
+        self.open_payload()
+        iterator.batch = self
+        ls_record_iterator_init(&iterator.iterator, &self.header, self.payload, self.payload_end)
+        return iterator
+
+    def __len__(self):
+        return self.header.records_count
+
+    def __repr__(self):
+        return (f"RecordBatch(base_offset={self.base_offset}, last_offset={self.last_offset}, "
+                f"records_count={self.records_count}, size_bytes={self.size_bytes}, codec={self.codec})")
+
+    @property
+    def base_offset(self):
+        """Offset of the first record as originally written."""
+        return self.header.base_offset
+
+    @property
+    def last_offset(self):
+        """Offset of the last record as originally written."""
+        return ls_batch_last_offset(&self.header)
+
+    @property
+    def size_bytes(self):
+        """Bytes of the whole batch."""
+        return ls_batch_size_bytes(&self.header)
+
+    @property
+    def records_count(self):
+        return self.header.records_count
+
+    @property
+    def partition_leader_epoch(self):
+        return self.header.partition_leader_epoch
+
+    @property
+    def magic(self):
+        return self.header.magic
+
+    @property
+    def crc(self):
+        return self.header.crc
+
+    @property
+    def attributes(self):
+        return self.header.attributes
+
+    @property
+    def last_offset_delta(self):
+        return self.header.last_offset_delta
+
+    @property
+    def base_timestamp(self):
+        """Timestamp the records' deltas are relative to, in ms; the delete horizon where that bit is set."""
+        return self.header.base_timestamp
+
+    @property
+    def max_timestamp(self):
+        """Largest record timestamp, or the append time, in ms."""
+        return self.header.max_timestamp
+
+    @property
+    def producer_id(self):
+        return self.header.producer_id
+
+    @property
+    def producer_epoch(self):
+        return self.header.producer_epoch
+
+    @property
+    def base_sequence(self):
+        return self.header.base_sequence
+
+    @property
+    def codec(self):
+        """Codec number: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd."""
+        return ls_batch_codec(&self.header)
+
+    @property
+    def timestamp_type(self):
+        """``"CreateTime"`` or ``"LogAppendTime"``."""
+        return "LogAppendTime" if self.header.attributes & LS_ATTRIBUTE_LOG_APPEND_TIME else "CreateTime"
+
+    @property
+    def is_control(self):
+        return bool(self.header.attributes & LS_ATTRIBUTE_CONTROL)
+
+    @property
+    def is_transactional(self):
+        return bool(self.header.attributes & LS_ATTRIBUTE_TRANSACTIONAL)
+
+    @property
+    def has_delete_horizon(self):
+        return bool(self.header.attributes & LS_ATTRIBUTE_DELETE_HORIZON)
+
+    def check_produced(self):
+        """Checks what a leader must before it takes this batch from a client: every record parses, offset
+        deltas are 0, 1, 2, .., timestamps are at least -1.
+
+        Returns
+        -------
+        tuple[int, int]
+            Largest record timestamp; index of the first record without a key, or -1.
+
+        Raises
+        ------
+        CorruptDataError
+        """
+        cdef int64_t max_timestamp = -1
+        cdef int32_t null_key_index = -1
+        cdef ls_fault fault
+        cdef ls_status status
+        self.open_payload()
+        with nogil:
+            status = ls_batch_check_records(&self.header, self.payload, self.payload_end, &max_timestamp,
+                                            &null_key_index, &fault)
+        if status != LS_OK:
+            raise_in_batch(self, &fault)
+        return max_timestamp, null_key_index
+
+
+cdef Record new_record(RecordBatch batch, const ls_record *raw):
+    cdef Record record = Record.__new__(Record)
+    record.batch = batch
+    record.raw = raw[0]
+    return record
+
+
+@cython.final
+@cython.freelist(256)
+@cython.no_gc
+cdef class Record:
+    """One record: a view into its batch, immutable and thread-safe. ``key`` and ``value`` become bytes when asked for."""
+
+    def __init__(self):
+        raise TypeError("records come from reading a topic")
+
+    @property
+    def topic(self):
+        """Name of the topic."""
+        return self.batch.topic
+
+    @property
+    def partition(self):
+        """Number of the partition."""
+        return self.batch.partition
+
+    @property
+    def offset(self):
+        """Logical position in the partition."""
+        return self.raw.offset
+
+    @property
+    def timestamp(self):
+        """Milliseconds since the epoch, UTC; -1 for none."""
+        return self.raw.timestamp
+
+    @property
+    def timestamp_type(self):
+        """``"CreateTime"`` or ``"LogAppendTime"``."""
+        return self.batch.timestamp_type
+
+    @property
+    def key(self):
+        """The key, or None."""
+        if self.raw.key_bytes < 0:
+            return None
+        return PyBytes_FromStringAndSize(<const char *>self.raw.key, self.raw.key_bytes)
+
+    @property
+    def value(self):
+        """The value, or None for a tombstone."""
+        if self.raw.value_bytes < 0:
+            return None
+        return PyBytes_FromStringAndSize(<const char *>self.raw.value, self.raw.value_bytes)
+
+    @property
+    def headers(self):
+        """The headers in order, as ``list[tuple[str, bytes | None]]``; a new list each time."""
+        cdef const uint8_t *at = self.raw.headers
+        cdef const uint8_t *end = at + self.raw.headers_bytes
+        cdef ls_record_header header
+        cdef ls_fault fault
+        cdef list headers = []
+        cdef int32_t i
+        for i in range(self.raw.headers_count):
+            if ls_record_header_next(&at, end, &header, &fault) != LS_OK:
+                raise_in_batch(self.batch, &fault)
+            headers.append((
+                header.key[:header.key_bytes].decode("utf-8", "surrogateescape"),
+                None if header.value_bytes < 0
+                else PyBytes_FromStringAndSize(<const char *>header.value, header.value_bytes),
+            ))
+        return headers
+
+    def _parts(self):
+        return (self.topic, self.partition, self.offset, self.timestamp, self.timestamp_type, self.key, self.value,
+                self.headers)
+
+    def __eq__(self, other):
+        if not isinstance(other, Record):
+            return NotImplemented
+        return self._parts() == (<Record>other)._parts()
+
+    def __hash__(self):
+        return hash((self.topic, self.partition, self.offset))
+
+    def __repr__(self):
+        return (f"Record(topic={self.topic!r}, partition={self.partition}, offset={self.offset}, "
+                f"timestamp={self.timestamp}, key={self.key!r}, value={self.value!r}, headers={self.headers!r})")
+
+    def __reduce__(self):
+        return _record_from_parts, self._parts()
+
+
+def _record_from_parts(topic, partition, offset, timestamp, timestamp_type, key, value, headers):
+    """Rebuilds a pickled record over a batch of its own."""
+    builder = RecordBatchBuilder()
+    builder.append(value, key, headers=headers, timestamp=timestamp)
+    batch = builder.build(base_offset=offset, topic=topic, partition=partition,
+                          log_append_timestamp=timestamp if timestamp_type == "LogAppendTime" else None)
+    return next(iter(batch))
+
+
+@cython.final
+cdef class RecordIterator:
+    """Records of one batch, in order. One thread at a time."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef Record record = Record.__new__(Record)
+        cdef ls_fault fault
+        cdef ls_status status = ls_record_iterator_next(&self.iterator, &record.raw, &fault)
+        if status == LS_OK:
+            record.batch = self.batch
+            return record
+        if status == LS_END:
+            raise StopIteration
+        raise_in_batch(self.batch, &fault)
+
+
+@cython.final
+cdef class RecordBatchBuilder:
+    """Encodes records into one batch. One thread at a time.
+
+    Parameters
+    ----------
+    capacity_bytes : int
+        First size of the buffer; it grows as needed.
+    """
+
+    cdef ls_batch_builder builder
+
+    def __cinit__(self, Py_ssize_t capacity_bytes=4096):
+        cdef ls_fault fault
+        memset(&self.builder, 0, sizeof(self.builder))
+        if ls_batch_builder_init(&self.builder, capacity_bytes, &fault) != LS_OK:
+            raise_fault(&fault, MEMORY_PATH)
+
+    def __dealloc__(self):
+        ls_batch_builder_free(&self.builder)
+
+    def __len__(self):
+        return self.builder.records_count
+
+    @property
+    def size_bytes(self):
+        """Bytes of the batch so far, header included."""
+        return self.builder.size_bytes
+
+    def append(self, value, key=None, *, headers=None, int64_t timestamp=-1):
+        """Adds one record.
+
+        Parameters
+        ----------
+        value, key : bytes-like or None
+        headers : sequence of (str, bytes or None), optional
+        timestamp : int
+            Milliseconds UTC; -1 for none.
+
+        Returns
+        -------
+        int
+            The record's index in the batch.
+
+        Raises
+        ------
+        InvalidRequestError
+            A value of the wrong type, or a timestamp below -1.
+        RecordTooLargeError
+            The batch would pass 2 GiB.
+        """
+        cdef HeaderList header_list = None
+        cdef ls_span key_span, value_span
+        cdef ls_fault fault
+        if timestamp < -1:
+            raise InvalidRequestError(f"a timestamp must be -1 or later, not {timestamp}")
+        keep_key = span_of(key, "key", &key_span)
+        keep_value = span_of(value, "value", &value_span)
+        if headers is not None:
+            header_list = HeaderList.create(headers)
+        if ls_batch_builder_append(&self.builder, timestamp, key_span, value_span,
+                                   header_list.items if header_list is not None else NULL,
+                                   header_list.count if header_list is not None else 0, &fault) != LS_OK:
+            raise_fault(&fault, MEMORY_PATH)
+        return self.builder.records_count - 1
+
+    def build(self, *, int64_t base_offset=0, int codec=LS_CODEC_NONE, level=None, int32_t partition_leader_epoch=-1,
+              log_append_timestamp=None, bint transactional=False, bint control=False, int64_t producer_id=-1,
+              int16_t producer_epoch=-1, int32_t base_sequence=-1, str topic="", int partition=0):
+        """Seals the records into a `RecordBatch` and leaves the builder empty.
+
+        Parameters
+        ----------
+        base_offset : int
+            0 for a batch that a log is to place.
+        codec : int
+            0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
+        level : int, optional
+            The codec's level; None for its default.
+        partition_leader_epoch : int
+            -1 where the log is to stamp it.
+        log_append_timestamp : int, optional
+            Makes the batch one of append time, with this as every record's timestamp.
+        transactional, control, producer_id, producer_epoch, base_sequence
+            As in the batch header.
+
+        Returns
+        -------
+        RecordBatch
+
+        Raises
+        ------
+        InvalidRequestError
+            No records, or an unknown codec.
+        """
+        cdef ls_batch_stamp_fields fields
+        cdef ls_batch_header header
+        cdef bytes sealed
+        cdef uint8_t *out
+        if self.builder.records_count == 0:
+            raise InvalidRequestError("a batch needs at least one record; append one first")
+        fields.base_offset = base_offset
+        fields.partition_leader_epoch = partition_leader_epoch
+        fields.attributes = 0
+        fields.log_append_timestamp = -1
+        if log_append_timestamp is not None:
+            fields.attributes |= LS_ATTRIBUTE_LOG_APPEND_TIME
+            fields.log_append_timestamp = log_append_timestamp
+        if transactional:
+            fields.attributes |= LS_ATTRIBUTE_TRANSACTIONAL
+        if control:
+            fields.attributes |= LS_ATTRIBUTE_CONTROL
+        fields.producer_id = producer_id
+        fields.producer_epoch = producer_epoch
+        fields.base_sequence = base_sequence
+        ls_batch_builder_seal(&self.builder, &fields, &header)
+        if codec == LS_CODEC_NONE:
+            sealed = PyBytes_FromStringAndSize(<const char *>self.builder.buffer, self.builder.size_bytes)
+        else:
+            sealed = compressed_batch(&header, self.builder.buffer, self.builder.size_bytes, codec, level)
+        ls_batch_builder_reset(&self.builder)
+        return RecordBatch.wrap(sealed, <const uint8_t *>PyBytes_AS_STRING(sealed), &header, topic, partition,
+                                MEMORY_PATH, 0)
+
+
+cdef bytes compressed_batch(ls_batch_header *header, const uint8_t *batch, size_t batch_bytes, int codec,
+                            object level):
+    """A sealed, uncompressed batch with its payload compressed; *header becomes that of the result."""
+    cdef bytes out
+    cdef const uint8_t[::1] payload
+    cdef uint8_t *at
+    if _compress is None:
+        raise AssertionError("logstore.records was not imported")
+    payload = _compress(codec, PyBytes_FromStringAndSize(<const char *>batch + LS_BATCH_HEADER_BYTES,
+                                                         batch_bytes - LS_BATCH_HEADER_BYTES), level)
+    if payload.shape[0] > 0x7fffffff - LS_BATCH_HEADER_BYTES:
+        raise RecordTooLargeError(f"a batch of {payload.shape[0]} bytes passes the format's limit of 2 GiB")
+    out = PyBytes_FromStringAndSize(NULL, LS_BATCH_HEADER_BYTES + payload.shape[0])
+    at = <uint8_t *>PyBytes_AS_STRING(out)
+    memcpy(at + LS_BATCH_HEADER_BYTES, &payload[0], payload.shape[0])
+    header.batch_length = <int32_t>(LS_BATCH_HEADER_BYTES - 12 + payload.shape[0])
+    header.attributes = <int16_t>((header.attributes & ~LS_CODEC_MASK) | codec)
+    ls_batch_header_write(header, at)
+    header.crc = ls_batch_crc(at, PyBytes_GET_SIZE(out))
+    ls_batch_header_write(header, at)
+    return out
+
+
+def batch_positions(const uint8_t[::1] data not None, str path=MEMORY_PATH):
+    """Validates a run of batches and gives where each starts.
+
+    Returns
+    -------
+    list[tuple[int, int, int, int]]
+        ``(position, size_bytes, base_offset, last_offset)`` of each batch.
+
+    Raises
+    ------
+    CorruptDataError, UnsupportedFormatError
+        At the first batch that is not whole and valid.
+    """
+    cdef ls_batch_header header
+    cdef ls_fault fault
+    cdef ls_status status
+    cdef Py_ssize_t position = 0
+    cdef list found = []
+    while position < data.shape[0]:
+        with nogil:
+            status = ls_batch_validate(&data[0] + position, &data[0] + data.shape[0], position, &header, &fault)
+        if status != LS_OK:
+            raise_fault(&fault, path)
+        found.append((position, ls_batch_size_bytes(&header), header.base_offset, ls_batch_last_offset(&header)))
+        position += ls_batch_size_bytes(&header)
+    return found

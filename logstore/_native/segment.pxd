@@ -1,0 +1,23 @@
+# A segment with a Python lifetime.
+
+from libc.stdint cimport int32_t, int64_t
+from logstore._native.core cimport ls_batch_location, ls_segment, ls_segment_options, ls_segment_state
+
+
+# Readers that hold a Segment hold its files: the descriptor closes when the last of them lets go.
+cdef class Segment:
+    cdef ls_segment *segment            # NULL until a sealed segment is first used
+    cdef readonly str path              # of the .log file
+    cdef readonly int64_t base_offset
+    cdef readonly bint writable
+    cdef readonly bint doubtful_index   # an index file was missing or wrong and was rebuilt in memory
+    cdef readonly int64_t created_ms
+    cdef ls_segment_options options
+    cdef size_t offset_entries_written  # entries already in the index files
+    cdef size_t time_entries_written
+
+    cdef int ensure_open(self) except -1
+    cdef int open_file(self, int mode, const ls_segment_state *state) except -1
+    cdef int load_indexes(self, int64_t trusted_bytes, int64_t trusted_offset) except -1
+    cdef int rebuild_sealed(self, int64_t size_bytes) except -1
+    cdef int locate_batch(self, int64_t offset, ls_batch_location *location) except -1

@@ -1,0 +1,749 @@
+"""Segments: one .log file and its indexes, opened when first needed."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
+from libc.string cimport memset
+from logstore._native.core cimport (
+    LS_END,
+    LS_FILE_CREATE,
+    LS_FILE_READ,
+    LS_FILE_WRITE,
+    LS_OFFSET_INDEX_ENTRY_BYTES,
+    LS_OK,
+    LS_TAIL_CORRUPT,
+    LS_TAIL_NONE,
+    LS_TAIL_TORN,
+    LS_TIME_INDEX_ENTRY_BYTES,
+    ls_batch_header,
+    ls_batch_last_offset,
+    ls_batch_location,
+    ls_batch_size_bytes,
+    ls_fault,
+    ls_file,
+    ls_file_close,
+    ls_file_open,
+    ls_file_size,
+    ls_file_sync,
+    ls_offset_index,
+    ls_offset_index_count,
+    ls_offset_index_encode,
+    ls_offset_index_entry,
+    ls_offset_index_load,
+    ls_offset_index_lookup,
+    ls_offset_index_truncate_position,
+    ls_recovery_report,
+    ls_segment,
+    ls_segment_catch_up,
+    ls_segment_close_time_index,
+    ls_segment_create,
+    ls_segment_find_timestamp,
+    ls_segment_free,
+    ls_segment_get_state,
+    ls_segment_locate,
+    ls_segment_log_file,
+    ls_segment_offset_index,
+    ls_segment_options,
+    ls_segment_read,
+    ls_segment_recover,
+    ls_segment_size_bytes,
+    ls_segment_state,
+    ls_segment_time_index,
+    ls_segment_truncate_bytes,
+    ls_status,
+    ls_time_index,
+    ls_time_index_count,
+    ls_time_index_encode,
+    ls_time_index_entry,
+    ls_time_index_load,
+    ls_time_index_truncate,
+)
+from logstore._native.faults cimport raise_fault
+
+import os
+import time
+from typing import NamedTuple
+
+from logstore.errors import CorruptDataError
+
+
+class SegmentScan(NamedTuple):
+    """What a recovery scan of one segment found.
+
+    Attributes
+    ----------
+    file_size_bytes, valid_bytes : int
+        The file, and how much of it from the start is sound.
+    next_offset : int
+        After the last sound batch.
+    batches_count : int
+        Sound batches scanned.
+    tail : str
+        ``"none"``, ``"torn"`` (may be cut) or ``"corrupt"`` (must not be).
+    reason : str
+        What is wrong at ``position``; empty for ``"none"``.
+    position, expected, actual : int
+        Of the damage.
+    next_valid_position : int
+        Where a sound later batch stands behind the damage, or -1.
+    """
+
+    file_size_bytes: int
+    valid_bytes: int
+    next_offset: int
+    batches_count: int
+    tail: str
+    reason: str
+    position: int
+    expected: int
+    actual: int
+    next_valid_position: int
+
+
+_TAILS = {LS_TAIL_NONE: "none", LS_TAIL_TORN: "torn", LS_TAIL_CORRUPT: "corrupt"}
+
+
+def _read_whole(path):
+    """The bytes of an index file, or None where there is none to trust."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+@cython.final
+cdef class Segment:
+    """One segment of a log.
+
+    Made by `create` (a new active one), `reopen` (the active one of an existing log) and `sealed` (opened when first
+    read). One writer at a time; any number of readers.
+    """
+
+    def __init__(self):
+        raise TypeError("segments belong to a log")
+
+    def __dealloc__(self):
+        ls_segment_free(self.segment)
+
+    @staticmethod
+    def _make(str path, int64_t base_offset, int64_t end_offset_max, int32_t index_interval_bytes,
+              int64_t index_bytes, bint writable):
+        cdef Segment made = Segment.__new__(Segment)
+        made.path = path
+        made.base_offset = base_offset
+        made.writable = writable
+        made.created_ms = time.time_ns() // 1_000_000
+        made.options.base_offset = base_offset
+        made.options.end_offset_max = end_offset_max
+        made.options.index_interval_bytes = index_interval_bytes
+        made.options.offset_index_capacity = index_bytes // LS_OFFSET_INDEX_ENTRY_BYTES
+        made.options.time_index_capacity = index_bytes // LS_TIME_INDEX_ENTRY_BYTES
+        return made
+
+    @staticmethod
+    def create(str path, int64_t base_offset, *, int32_t index_interval_bytes, int64_t index_bytes):
+        """Creates the .log file of a new active segment; one must not exist.
+
+        Parameters
+        ----------
+        path : str
+            Of the .log file.
+        base_offset : int
+        index_interval_bytes, index_bytes : int
+            ``index.interval.bytes`` and ``segment.index.bytes``.
+
+        Returns
+        -------
+        Segment
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        cdef Segment made = Segment._make(path, base_offset, INT64_MAX, index_interval_bytes, index_bytes, True)
+        cdef ls_segment_state state
+        empty_state(&state, base_offset)
+        made.open_file(LS_FILE_CREATE, &state)
+        return made
+
+    @staticmethod
+    def reopen(str path, int64_t base_offset, *, int32_t index_interval_bytes, int64_t index_bytes,
+               int64_t trusted_bytes, int64_t trusted_offset, bint writable, bint deep=True):
+        """Opens the active segment of an existing log: its index files are used up to ``trusted_bytes``, and the
+        rest of the .log is scanned.
+
+        Parameters
+        ----------
+        trusted_bytes : int
+            Up to here, a batch boundary, the file is known to be sound and on disk; 0 if nothing is known.
+        trusted_offset : int
+            Next offset at that boundary.
+        deep : bool
+            Whether the scan verifies CRCs or structure alone.
+
+        Returns
+        -------
+        tuple[Segment, SegmentScan]
+
+        Raises
+        ------
+        StorageFailureError
+            The file can't be opened or read.
+        CorruptDataError
+            The file is shorter than what was known to be on disk, or the trusted part does not start a batch.
+        """
+        cdef Segment made = Segment._make(path, base_offset, INT64_MAX, index_interval_bytes, index_bytes, writable)
+        cdef ls_segment_state state
+        cdef int64_t size = os.path.getsize(path)
+        cdef int64_t position = 0
+        cdef int64_t next_offset = base_offset
+        cdef int64_t offset = 0
+        cdef int32_t entry_position = 0
+        cdef ls_offset_index *offset_index
+        cdef ls_time_index *time_index
+        cdef size_t count
+        cdef int64_t timestamp = -1
+        cdef int64_t timestamp_offset = -1
+        if size < trusted_bytes:
+            raise CorruptDataError(
+                path, size, "the file is shorter than what was flushed", trusted_bytes, size,
+                "Acknowledged records are gone from it: restore the file, or open read_only=True to read the rest.",
+            )
+        empty_state(&state, base_offset)
+        if trusted_bytes > 0:
+            state.size_bytes = trusted_bytes
+            state.next_offset = trusted_offset
+        made.open_file(LS_FILE_WRITE if writable else LS_FILE_READ, &state)
+        if trusted_bytes > 0:
+            made.load_indexes(trusted_bytes, trusted_offset)
+            offset_index = ls_segment_offset_index(made.segment)
+            time_index = ls_segment_time_index(made.segment)
+            count = ls_offset_index_count(offset_index)
+            if count > 0:
+                # The scan starts at the last batch with an entry: what the entries after it would say about
+                # timestamps is only known from the batches.
+                ls_offset_index_entry(offset_index, count - 1, &offset, &entry_position)
+                position = entry_position
+                if count > 1:
+                    ls_offset_index_entry(offset_index, count - 2, &next_offset, &entry_position)
+                    next_offset += 1
+            if ls_time_index_count(time_index) > 0:
+                ls_time_index_entry(time_index, ls_time_index_count(time_index) - 1, &timestamp, &timestamp_offset)
+                if timestamp_offset >= next_offset and position > 0:
+                    ls_time_index_truncate(time_index, next_offset)
+                    timestamp = -1
+                    timestamp_offset = -1
+                    if ls_time_index_count(time_index) > 0:
+                        ls_time_index_entry(time_index, ls_time_index_count(time_index) - 1, &timestamp,
+                                            &timestamp_offset)
+        return made, made._scan_from(position, next_offset, timestamp, timestamp_offset, trusted_bytes, deep)
+
+    def _scan_from(self, int64_t position, int64_t next_offset, int64_t max_timestamp, int64_t max_timestamp_offset,
+                   int64_t trusted_bytes, bint deep):
+        """Scans from a batch boundary; a boundary that does not hold (a wrong index) costs a scan from 0."""
+        scan = self.recover(position, next_offset, deep=deep)
+        if position > 0 and scan.valid_bytes < trusted_bytes:
+            self.doubtful_index = True
+            scan = self.recover(0, self.base_offset, deep=deep)
+        return scan
+
+    @staticmethod
+    def sealed(str path, int64_t base_offset, int64_t end_offset_max, *, int32_t index_interval_bytes,
+               int64_t index_bytes):
+        """A segment that is no longer written; its files are opened when first read.
+
+        Parameters
+        ----------
+        end_offset_max : int
+            The next segment's base offset.
+
+        Returns
+        -------
+        Segment
+        """
+        return Segment._make(path, base_offset, end_offset_max, index_interval_bytes, index_bytes, False)
+
+    cdef int open_file(self, int mode, const ls_segment_state *state) except -1:
+        cdef ls_file *file = NULL
+        cdef ls_segment *segment = NULL
+        cdef ls_fault fault
+        cdef bytes encoded = os.fsencode(self.path)
+        cdef const char *path = PyBytes_AS_STRING(encoded)
+        cdef ls_status status
+        with nogil:
+            status = ls_file_open(path, mode, &file, &fault)
+        if status != LS_OK:
+            raise_fault(&fault, self.path)
+        if ls_segment_create(file, &self.options, state, &segment, &fault) != LS_OK:
+            ls_file_close(file)
+            raise_fault(&fault, self.path)
+        if self.segment != NULL:
+            # Another thread was first; readers may already be using its segment.
+            ls_segment_free(segment)
+            return 0
+        self.segment = segment
+        return 0
+
+    cdef int ensure_open(self) except -1:
+        """Opens a sealed segment's files: whole index files if they can be trusted, else from its headers."""
+        cdef ls_segment_state state
+        cdef ls_fault fault
+        cdef ls_file *file = NULL
+        cdef int64_t size = 0
+        cdef Segment opened
+        if self.segment != NULL:
+            return 0
+        # Loaded aside and published with one assignment, for other readers of this object.
+        opened = Segment._make(self.path, self.base_offset, self.options.end_offset_max,
+                               self.options.index_interval_bytes, 0, False)
+        opened.options = self.options
+        try:
+            size = os.path.getsize(self.path)
+        except FileNotFoundError:
+            raise CorruptDataError(self.path, -1, "a segment file of this log is missing") from None
+        empty_state(&state, self.base_offset)
+        state.size_bytes = size
+        state.next_offset = self.options.end_offset_max
+        opened.open_file(LS_FILE_READ, &state)
+        opened.load_indexes(size, self.options.end_offset_max)
+        if opened.doubtful_index and size > 0:
+            opened.rebuild_sealed(size)
+        if self.segment == NULL:
+            self.segment = opened.segment
+            opened.segment = NULL
+            self.doubtful_index = opened.doubtful_index
+        return 0
+
+    cdef int load_indexes(self, int64_t trusted_bytes, int64_t trusted_offset) except -1:
+        """Index entries below a trusted boundary, from the files; marks them doubtful where they can't be used."""
+        cdef ls_offset_index *offset_index = ls_segment_offset_index(self.segment)
+        cdef ls_time_index *time_index = ls_segment_time_index(self.segment)
+        cdef ls_fault fault
+        cdef const uint8_t[::1] view
+        stem = self.path[:-len(".log")]
+        offset_bytes = _read_whole(stem + ".index")
+        time_bytes = _read_whole(stem + ".timeindex")
+        if offset_bytes is None or time_bytes is None:
+            self.doubtful_index = True
+            return 0
+        if len(offset_bytes):
+            # A crash leaves entries past the boundary, or preallocated zeros behind the last one.
+            offset_bytes = offset_bytes[: whole_entries(offset_bytes, LS_OFFSET_INDEX_ENTRY_BYTES)]
+        if len(offset_bytes):
+            view = offset_bytes
+            if ls_offset_index_load(offset_index, &view[0], view.shape[0], INT64_MAX, &fault) != LS_OK:
+                self.doubtful_index = True
+                return 0
+        ls_offset_index_truncate_position(offset_index, trusted_bytes)
+        if len(time_bytes):
+            time_bytes = time_bytes[: whole_entries(time_bytes, LS_TIME_INDEX_ENTRY_BYTES)]
+        if len(time_bytes):
+            view = time_bytes
+            if ls_time_index_load(time_index, &view[0], view.shape[0], INT64_MAX, &fault) != LS_OK:
+                self.doubtful_index = True
+                return 0
+        ls_time_index_truncate(time_index, trusted_offset)
+        self.offset_entries_written = ls_offset_index_count(offset_index)
+        self.time_entries_written = ls_time_index_count(time_index)
+        if self.offset_entries_written == 0 and trusted_bytes > 2 * max(self.options.index_interval_bytes, 4096):
+            # Correct, but every look-up would scan: such a log has entries, so the file was lost.
+            self.doubtful_index = True
+        return 0
+
+    cdef int rebuild_sealed(self, int64_t size_bytes) except -1:
+        """Entries from the batches' headers; damage is stepped over, so that what stands behind it is found."""
+        cdef ls_recovery_report report
+        cdef ls_fault fault
+        cdef ls_status status
+        cdef ls_segment *scanned = self.segment
+        cdef ls_segment_state state
+        cdef int64_t position = 0
+        cdef int64_t next_offset = self.base_offset
+        while True:
+            with nogil:
+                status = ls_segment_recover(scanned, position, next_offset, 0, &report, &fault)
+            if status != LS_OK:
+                raise_fault(&fault, self.path)
+            if report.tail == LS_TAIL_NONE or report.next_valid_position < 0:
+                break
+            position = report.next_valid_position
+            next_offset = report.next_offset
+        ls_segment_close_time_index(scanned)
+        ls_segment_get_state(scanned, &state)
+        offset_bytes = self.encode_offset_index(0)
+        time_bytes = self.encode_time_index(0)
+        # A second segment over the same entries whose size is the whole file: a read over the damage has to
+        # raise, and one behind it has to work.
+        state.size_bytes = size_bytes
+        state.next_offset = self.options.end_offset_max
+        self.segment = NULL
+        ls_segment_free(scanned)
+        self.open_file(LS_FILE_READ, &state)
+        load_offset_bytes(self.segment, offset_bytes)
+        load_time_bytes(self.segment, time_bytes)
+        return 0
+
+    # ---- what it knows ---------------------------------------------------------------------------
+
+    @property
+    def size_bytes(self):
+        """Published size of the .log file, in bytes."""
+        if self.segment == NULL:
+            try:
+                return os.path.getsize(self.path)
+            except FileNotFoundError:
+                return 0
+        return ls_segment_size_bytes(self.segment)
+
+    @property
+    def next_offset(self):
+        """After the last record; for a sealed segment the next one's base offset."""
+        cdef ls_segment_state state
+        if self.segment == NULL or self.options.end_offset_max != INT64_MAX:
+            return self.options.end_offset_max
+        ls_segment_get_state(self.segment, &state)
+        return state.next_offset
+
+    @property
+    def max_timestamp(self):
+        """Largest timestamp in ms; -1 for none."""
+        cdef ls_segment_state state
+        cdef int64_t timestamp = -1
+        cdef int64_t offset = -1
+        cdef ls_time_index *index
+        self.ensure_open()
+        ls_segment_get_state(self.segment, &state)
+        index = ls_segment_time_index(self.segment)
+        if ls_time_index_count(index) > 0:
+            ls_time_index_entry(index, ls_time_index_count(index) - 1, &timestamp, &offset)
+        return max(state.max_timestamp, timestamp)
+
+    @property
+    def first_timestamp(self):
+        """Timestamp of the first record in ms; -1 where there is none or it is damaged."""
+        cdef ls_batch_location location
+        cdef ls_fault fault
+        self.ensure_open()
+        if ls_segment_locate(self.segment, self.base_offset, &location, &fault) != LS_OK:
+            return -1
+        return location.header.base_timestamp
+
+    @property
+    def state(self):
+        """The writer's side of it, as a dict; for recovery, ``info`` and tests."""
+        cdef ls_segment_state state
+        self.ensure_open()
+        ls_segment_get_state(self.segment, &state)
+        return dict(state)
+
+    @property
+    def offset_index_entries(self):
+        """The offset index, as ``list[tuple[int, int]]`` of (offset, position)."""
+        cdef int64_t offset
+        cdef int32_t position
+        cdef size_t i
+        self.ensure_open()
+        entries = []
+        for i in range(ls_offset_index_count(ls_segment_offset_index(self.segment))):
+            ls_offset_index_entry(ls_segment_offset_index(self.segment), i, &offset, &position)
+            entries.append((offset, position))
+        return entries
+
+    @property
+    def time_index_entries(self):
+        """The time index, as ``list[tuple[int, int]]`` of (timestamp in ms, offset)."""
+        cdef int64_t timestamp, offset
+        cdef size_t i
+        self.ensure_open()
+        entries = []
+        for i in range(ls_time_index_count(ls_segment_time_index(self.segment))):
+            ls_time_index_entry(ls_segment_time_index(self.segment), i, &timestamp, &offset)
+            entries.append((timestamp, offset))
+        return entries
+
+    def __repr__(self):
+        return f"Segment(base_offset={self.base_offset}, size_bytes={self.size_bytes}, path={self.path!r})"
+
+    # ---- reading ---------------------------------------------------------------------------------
+
+    cdef int locate_batch(self, int64_t offset, ls_batch_location *location) except -1:
+        """1: found; 0: no batch here ends at or after the offset."""
+        cdef ls_fault fault
+        cdef ls_status status
+        self.ensure_open()
+        with nogil:
+            status = ls_segment_locate(self.segment, offset, location, &fault)
+        if status == LS_OK:
+            return 1
+        if status == LS_END:
+            return 0
+        raise_fault(&fault, self.path)
+
+    def locate(self, int64_t offset):
+        """The batch that holds an offset, or the first one after it.
+
+        Returns
+        -------
+        tuple[int, int, int, int] or None
+            ``(position, size_bytes, base_offset, last_offset)``; None where no batch here ends at or after it.
+
+        Raises
+        ------
+        CorruptDataError
+        """
+        cdef ls_batch_location location
+        if not self.locate_batch(offset, &location):
+            return None
+        return (location.position, ls_batch_size_bytes(&location.header), location.header.base_offset,
+                ls_batch_last_offset(&location.header))
+
+    def find_timestamp(self, int64_t timestamp, int64_t from_offset):
+        """The first batch from an offset on whose largest timestamp is at or after one.
+
+        Returns
+        -------
+        tuple[int, int, int, int] or None
+            As `locate`.
+
+        Raises
+        ------
+        CorruptDataError
+        """
+        cdef ls_batch_location location
+        cdef ls_fault fault
+        cdef ls_status status
+        self.ensure_open()
+        with nogil:
+            status = ls_segment_find_timestamp(self.segment, timestamp, from_offset, &location, &fault)
+        if status == LS_END:
+            return None
+        if status != LS_OK:
+            raise_fault(&fault, self.path)
+        return (location.position, ls_batch_size_bytes(&location.header), location.header.base_offset,
+                ls_batch_last_offset(&location.header))
+
+    def read(self, int64_t position, Py_ssize_t size):
+        """Up to ``size`` bytes of the published part, as bytes.
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        cdef ls_fault fault
+        cdef ls_status status
+        cdef size_t got = 0
+        cdef bytes out
+        cdef uint8_t *at
+        self.ensure_open()
+        size = min(size, max(ls_segment_size_bytes(self.segment) - position, 0))
+        out = PyBytes_FromStringAndSize(NULL, size)
+        if size == 0:
+            return out
+        at = <uint8_t *>PyBytes_AS_STRING(out)
+        with nogil:
+            status = ls_segment_read(self.segment, position, at, size, &got, &fault)
+        if status != LS_OK:
+            raise_fault(&fault, self.path)
+        return out if <Py_ssize_t>got == size else out[:got]
+
+    # ---- writing's cold side ---------------------------------------------------------------------
+
+    def sync(self):
+        """fdatasync of the .log file.
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        cdef ls_fault fault
+        cdef ls_status status
+        cdef ls_file *file
+        self.ensure_open()
+        file = ls_segment_log_file(self.segment)
+        with nogil:
+            status = ls_file_sync(file, &fault)
+        if status != LS_OK:
+            raise_fault(&fault, self.path)
+
+    def recover(self, int64_t position, int64_t next_offset, *, bint deep=True):
+        """Scans from a batch boundary to the end of the file and publishes what is sound; the file is not changed.
+
+        Returns
+        -------
+        SegmentScan
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        cdef ls_recovery_report report
+        cdef ls_fault fault
+        cdef ls_status status
+        memset(&report, 0, sizeof(report))
+        with nogil:
+            status = ls_segment_recover(self.segment, position, next_offset, deep, &report, &fault)
+        if status != LS_OK:
+            raise_fault(&fault, self.path)
+        self.offset_entries_written = min(self.offset_entries_written,
+                                          offset_entries_below(self.segment, position))
+        self.time_entries_written = 0 if position == 0 else min(
+            self.time_entries_written, time_entries_below(self.segment, next_offset))
+        damaged = report.tail != LS_TAIL_NONE
+        return SegmentScan(
+            report.file_size_bytes, report.valid_bytes, report.next_offset, report.batches_count,
+            _TAILS[report.tail], report.tail_fault.reason.decode() if damaged else "",
+            report.tail_fault.position if damaged else -1, report.tail_fault.expected if damaged else -1,
+            report.tail_fault.actual if damaged else -1, report.next_valid_position if damaged else -1,
+        )
+
+    def truncate(self, int64_t size_bytes, int64_t next_offset):
+        """Cuts the file to a batch boundary, and the indexes with it.
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        cdef ls_fault fault
+        cdef ls_status status
+        with nogil:
+            status = ls_segment_truncate_bytes(self.segment, size_bytes, next_offset, &fault)
+        if status != LS_OK:
+            raise_fault(&fault, self.path)
+        self.offset_entries_written = min(self.offset_entries_written,
+                                          ls_offset_index_count(ls_segment_offset_index(self.segment)))
+        self.time_entries_written = min(self.time_entries_written,
+                                        ls_time_index_count(ls_segment_time_index(self.segment)))
+
+    def catch_up(self):
+        """Publishes batches that another process has appended since.
+
+        Returns
+        -------
+        int
+            How many bytes were published.
+
+        Raises
+        ------
+        StorageFailureError, CorruptDataError
+        """
+        cdef ls_fault fault
+        cdef ls_status status
+        cdef int64_t grew = 0
+        with nogil:
+            status = ls_segment_catch_up(self.segment, &grew, &fault)
+        if status != LS_OK:
+            raise_fault(&fault, self.path)
+        return grew
+
+    def seal(self, int64_t end_offset_max):
+        """Makes the active segment an inactive one: closing time index entry, upper bound of its offsets."""
+        ls_segment_close_time_index(self.segment)
+        self.options.end_offset_max = end_offset_max
+
+    def encode_offset_index(self, size_t first):
+        """Bytes of the offset index file from entry ``first`` on."""
+        cdef ls_offset_index *index = ls_segment_offset_index(self.segment)
+        cdef size_t count = ls_offset_index_count(index)
+        cdef bytes out
+        if first >= count:
+            return b""
+        out = PyBytes_FromStringAndSize(NULL, (count - first) * LS_OFFSET_INDEX_ENTRY_BYTES)
+        ls_offset_index_encode(index, first, count - first, <uint8_t *>PyBytes_AS_STRING(out))
+        return out
+
+    def encode_time_index(self, size_t first):
+        """Bytes of the time index file from entry ``first`` on."""
+        cdef ls_time_index *index = ls_segment_time_index(self.segment)
+        cdef size_t count = ls_time_index_count(index)
+        cdef bytes out
+        if first >= count:
+            return b""
+        out = PyBytes_FromStringAndSize(NULL, (count - first) * LS_TIME_INDEX_ENTRY_BYTES)
+        ls_time_index_encode(index, first, count - first, <uint8_t *>PyBytes_AS_STRING(out))
+        return out
+
+    def unwritten_index_bytes(self):
+        """What the index files still lack: ``((position, bytes), (position, bytes))`` of .index and .timeindex."""
+        return (
+            (self.offset_entries_written * LS_OFFSET_INDEX_ENTRY_BYTES,
+             self.encode_offset_index(self.offset_entries_written)),
+            (self.time_entries_written * LS_TIME_INDEX_ENTRY_BYTES,
+             self.encode_time_index(self.time_entries_written)),
+        )
+
+    def index_written(self, size_t offset_bytes, size_t time_bytes):
+        """Notes that the index files now hold this many bytes."""
+        self.offset_entries_written = offset_bytes // LS_OFFSET_INDEX_ENTRY_BYTES
+        self.time_entries_written = time_bytes // LS_TIME_INDEX_ENTRY_BYTES
+
+
+cdef void empty_state(ls_segment_state *state, int64_t base_offset):
+    memset(state, 0, sizeof(ls_segment_state))
+    state.next_offset = base_offset
+    state.max_timestamp = -1
+    state.max_timestamp_offset = -1
+    state.first_batch_max_timestamp = -1
+    state.last_leader_epoch = -1
+
+
+cdef Py_ssize_t whole_entries(bytes data, Py_ssize_t entry_bytes):
+    """Size without a cut-off entry and without the zeros of preallocation; the first entry may be zero."""
+    cdef Py_ssize_t size = len(data) - len(data) % entry_bytes
+    cdef bytes zero = b"\0" * entry_bytes
+    while size > entry_bytes and data[size - entry_bytes:size] == zero:
+        size -= entry_bytes
+    if size == entry_bytes and data[:size] == zero:
+        size = 0
+    return size
+
+
+cdef size_t offset_entries_below(ls_segment *segment, int64_t position):
+    cdef ls_offset_index *index = ls_segment_offset_index(segment)
+    cdef size_t low = 0
+    cdef size_t high = ls_offset_index_count(index)
+    cdef size_t middle
+    cdef int64_t offset
+    cdef int32_t found
+    while low < high:
+        middle = (low + high) // 2
+        ls_offset_index_entry(index, middle, &offset, &found)
+        if found < position:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef size_t time_entries_below(ls_segment *segment, int64_t target_offset):
+    cdef ls_time_index *index = ls_segment_time_index(segment)
+    cdef size_t count = ls_time_index_count(index)
+    cdef int64_t timestamp, offset
+    while count > 0:
+        ls_time_index_entry(index, count - 1, &timestamp, &offset)
+        if offset < target_offset:
+            break
+        count -= 1
+    return count
+
+
+cdef int load_offset_bytes(ls_segment *segment, bytes data) except -1:
+    cdef ls_fault fault
+    if len(data) and ls_offset_index_load(ls_segment_offset_index(segment), <const uint8_t *>PyBytes_AS_STRING(data),
+                                          len(data), INT64_MAX, &fault) != LS_OK:
+        raise_fault(&fault, "<rebuilt index>")
+    return 0
+
+
+cdef int load_time_bytes(ls_segment *segment, bytes data) except -1:
+    cdef ls_fault fault
+    if len(data) and ls_time_index_load(ls_segment_time_index(segment), <const uint8_t *>PyBytes_AS_STRING(data),
+                                        len(data), INT64_MAX, &fault) != LS_OK:
+        raise_fault(&fault, "<rebuilt index>")
+    return 0

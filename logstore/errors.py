@@ -1,0 +1,193 @@
+"""Every exception logstore raises, in one tree.
+
+Each message says what happened, where, and what to do next. ``retriable`` is a class attribute: ``True`` means the
+same call may succeed later without anything being changed by hand.
+
+Four kinds are never mixed: you asked wrongly (`InvalidRequestError`), the stored bytes are damaged
+(`CorruptDataError`), they are newer than this version (`UnsupportedFormatError`), or the operating system refused
+(`StorageFailureError`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+__all__ = [
+    "ClosedError",
+    "CorruptDataError",
+    "DataDirLockedError",
+    "DiskFullError",
+    "GroupError",
+    "InvalidConfigError",
+    "InvalidRecordError",
+    "InvalidRequestError",
+    "InvalidTimestampError",
+    "LogTruncatedError",
+    "LogstoreError",
+    "MissingDependencyError",
+    "OffsetOutOfRangeError",
+    "ReadOnlyError",
+    "RecordTooLargeError",
+    "StorageFailureError",
+    "TopicAlreadyExistsError",
+    "UnknownTopicOrPartitionError",
+    "UnsupportedFormatError",
+]
+
+
+class LogstoreError(Exception):
+    """Base of all errors raised by logstore."""
+
+    retriable: ClassVar[bool] = False
+
+
+class InvalidRequestError(LogstoreError, ValueError):
+    """The caller asked for something impossible; nothing has changed."""
+
+
+class InvalidConfigError(InvalidRequestError):
+    """A setting is unknown, or its value is out of range."""
+
+
+class InvalidRecordError(InvalidRequestError):
+    """A record or a foreign batch breaks a rule of the topic or of the format; nothing of it was appended."""
+
+
+class InvalidTimestampError(InvalidRecordError):
+    """A record's timestamp is outside of ``message.timestamp.before.max.ms`` / ``after.max.ms``."""
+
+
+class RecordTooLargeError(InvalidRequestError):
+    """A record's batch would be larger than ``max.message.bytes``, or an append larger than ``segment.bytes``."""
+
+
+class UnknownTopicOrPartitionError(InvalidRequestError, LookupError):
+    """There is no such topic, or no such partition in it."""
+
+
+class TopicAlreadyExistsError(InvalidRequestError):
+    """A topic of this name exists; pass ``exist_ok=True`` to accept it."""
+
+
+class MissingDependencyError(LogstoreError, ImportError):
+    """An optional package is needed for this and is not installed; the message names the extra to install."""
+
+
+class OffsetOutOfRangeError(LogstoreError, LookupError):
+    """The offset is before the log start offset or past the log end offset.
+
+    Attributes
+    ----------
+    offset : int
+        What was asked for.
+    log_start_offset, log_end_offset : int
+        What is there: ``[log_start_offset, log_end_offset)``.
+    """
+
+    def __init__(self, message: str, *, offset: int = -1, log_start_offset: int = -1, log_end_offset: int = -1):
+        super().__init__(message)
+        self.offset = offset
+        self.log_start_offset = log_start_offset
+        self.log_end_offset = log_end_offset
+
+
+class LogTruncatedError(OffsetOutOfRangeError):
+    """The log was truncated below the reader's position: what it read last is no longer part of the log."""
+
+
+class CorruptDataError(LogstoreError):
+    """Stored bytes are damaged. Nothing was changed, and everything around the damage can still be read.
+
+    Attributes
+    ----------
+    path : str
+        The file; ``"<memory>"`` for bytes that were passed in.
+    position : int
+        Byte position of the damage in the file; -1 where there is none.
+    reason : str
+        The rule that is broken.
+    expected, actual : int or None
+        What the rule asks for and what is there.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        position: int,
+        reason: str,
+        expected: int | str | None = None,
+        actual: int | str | None = None,
+        advice: str = "Reads around it work; `logstore segment verify` lists every damaged range.",
+    ):
+        self.path = path
+        self.position = position
+        self.reason = reason
+        self.expected = expected
+        self.actual = actual
+        text = f"{path}: {reason} at byte {position}" if position >= 0 else f"{path}: {reason}"
+        if expected is not None or actual is not None:
+            text += f" (expected {expected}, found {actual})"
+        super().__init__(f"{text}. {advice}" if advice else text)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.path, self.position, self.reason, self.expected, self.actual))
+
+
+class UnsupportedFormatError(LogstoreError):
+    """The data is in a format this version does not know: older than magic 2, or newer than this release."""
+
+
+class StorageFailureError(LogstoreError, OSError):
+    """The operating system refused a file operation.
+
+    After a failed fsync or write the log is closed for writing (a retry would prove nothing); reads go on.
+
+    Attributes
+    ----------
+    path, operation : str
+        What was refused, and on which file.
+    errno : int
+        The operating system's error number.
+    """
+
+    def __init__(self, path: str, operation: str, errno: int, advice: str = ""):
+        text = f"{path}: {operation} failed: {os.strerror(errno) if errno else 'unknown error'}"
+        OSError.__init__(self, errno, f"{text}. {advice}" if advice else text)
+        self.path = path
+        self.operation = operation
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.path, self.operation, self.errno))
+
+
+class DiskFullError(StorageFailureError):
+    """No space left. Nothing of the refused append is in the log; it works again once there is space."""
+
+    retriable = True
+
+    def __init__(self, path: str, operation: str, errno: int, advice: str = ""):
+        super().__init__(
+            path, operation, errno, advice or "Free space and append again; nothing was appended by this call."
+        )
+
+
+class DataDirLockedError(LogstoreError):
+    """Another broker has this directory open for writing; the message names it."""
+
+    retriable = True
+
+
+class ReadOnlyError(InvalidRequestError):
+    """The broker or log was opened with ``read_only=True``, or its damage forbids writing."""
+
+
+class ClosedError(LogstoreError):
+    """The object was closed, or belongs to the parent of a forked process."""
+
+
+class GroupError(LogstoreError):
+    """A consumer group refused: unknown member, stale generation, rebalance in progress."""

@@ -1,0 +1,78 @@
+"""The nouns that all layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+__all__ = [
+    "Durability",
+    "Headers",
+    "RecordMetadata",
+    "RecoveryReport",
+    "TopicPartition",
+    "TimestampType",
+]
+
+Durability: TypeAlias = Literal["flushed", "appended", "buffered"]
+"""What an acknowledgement means; see ``docs/durability.md``."""
+
+TimestampType: TypeAlias = Literal["CreateTime", "LogAppendTime"]
+
+Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
+"""Record headers in order; names may repeat, a value may be null."""
+
+
+class TopicPartition(NamedTuple):
+    """A topic's name and one of its partitions."""
+
+    topic: str
+    partition: int
+
+
+class RecordMetadata(NamedTuple):
+    """Where an acknowledged record stands.
+
+    Attributes
+    ----------
+    topic : str
+    partition : int
+    offset : int
+    timestamp : int
+        Milliseconds since the epoch, UTC.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+
+class RecoveryReport(NamedTuple):
+    """What opening a log after a crash found and did.
+
+    Attributes
+    ----------
+    path : str
+        The segment file whose tail was cut; empty when nothing was cut.
+    cut_offset : int
+        First offset that is no longer there; the log end offset after recovery.
+    cut_bytes : int
+        How many bytes were cut; 0 when nothing was.
+    reason : str
+        Why the tail was not a whole batch.
+    kept_as : str
+        The file that holds the bytes cut; empty when nothing was cut.
+    scanned_bytes : int
+        How much was read to find out.
+    rebuilt_indexes : int
+        How many index files were missing or doubtful and were rebuilt.
+    """
+
+    path: str = ""
+    cut_offset: int = -1
+    cut_bytes: int = 0
+    reason: str = ""
+    kept_as: str = ""
+    scanned_bytes: int = 0
+    rebuilt_indexes: int = 0
