@@ -54,10 +54,11 @@ class Row:
 
 @dataclass
 class WorkResult:
-    """A work and its rows, in the order of its contestants."""
+    """A work and its rows in the order of its contestants, over values of `value_bytes`."""
 
     work: Work
     rows: list[Row]
+    value_bytes: int
 
     def row(self, name: str) -> Row:
         """The row of the contestant called `name`."""
@@ -117,4 +118,4 @@ def run_work(
     finally:
         for place in places:
             shutil.rmtree(place, ignore_errors=True)
-    return WorkResult(work, rows)
+    return WorkResult(work, rows, sample.value_bytes)

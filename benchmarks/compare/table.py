@@ -98,17 +98,23 @@ def _show_rich(result: WorkResult, out: TextIO) -> None:
         title_justify="left",
         box=None,
         pad_edge=False,
+        padding=(0, 2, 0, 0),
     )
     for heading in HEADINGS[:2]:
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for heading in HEADINGS[2:]:
         table.add_column(heading, justify="right")
     for row in result.rows:
-        style = STYLES[row.contestant.kind] if row.rates else "yellow"
-        table.add_row(*map(escape, _cells(result, row)), style=style)
-    console = Console(file=out)
+        if row.rates:
+            style = STYLES[row.contestant.kind]
+            table.add_row(*map(escape, _cells(result, row)), style=style)
+    console = Console(file=out, highlight=False)
     console.print()
     console.print(table)
+    for row in result.rows:
+        if not row.rates:
+            said = f"{row.contestant.kind:<8}  {row.contestant.name}  {row.reason}"
+            console.print(escape(said), style="yellow")
     colours = {True: "green", False: "red", None: "yellow"}
     for verdict in verdicts(result):
         console.print(f"  {escape(verdict.text)}", style=colours[verdict.reached])
