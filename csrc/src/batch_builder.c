@@ -8,6 +8,10 @@ enum {
      * and 5 each for the key's and the value's length and the headers' count. */
     RECORD_OVERHEAD_BYTES_MAX = 36,
     HEADER_OVERHEAD_BYTES_MAX = 10, /* of each header: two lengths */
+    /* Key and value bytes for which the record's length surely takes two bytes: that is, 64 to 8191, of which
+     * 6 to 31 are overhead. */
+    LENGTH_TWO_BYTES_MIN = 64 - 6,
+    LENGTH_TWO_BYTES_MAX = 8191 - 31,
     CAPACITY_BYTES_MIN = 256,
     /* The largest batch, too: what fits into the buffer fits into the format. */
     CAPACITY_BYTES_MAX = INT32_MAX
@@ -97,31 +101,32 @@ static LS_ALWAYS_INLINE uint64_t bits_size_bytes(uint64_t bits) {
 #endif
 }
 
+/* Bits that need exactly two bytes. */
+static LS_ALWAYS_INLINE uint8_t *put_short_bits(uint8_t *at, uint64_t bits) {
+    at[0] = (uint8_t)(bits | 0x80u);
+    at[1] = (uint8_t)(bits >> 7);
+    return at + 2;
+}
+
 static LS_ALWAYS_INLINE uint8_t *put_bits(uint8_t *at, uint64_t bits) {
     if (LS_LIKELY(bits < 0x80u)) {
         *at = (uint8_t)bits;
         return at + 1;
     }
-    while (bits >= 0x80u) {
+    while (LS_UNLIKELY(bits >= 0x4000u)) {
         *at++ = (uint8_t)(bits | 0x80u);
         bits >>= 7;
     }
-    *at = (uint8_t)bits;
-    return at + 1;
+    return put_short_bits(at, bits);
 }
 
-/* Never reads outside of [from, from + size): the ends of a block overlap instead. Records are mostly of one
- * size, for which the branches are free and a call to memcpy is not. */
+/* Short ones without a call, by two overlapping blocks: never reads outside of [from, from + size). */
 static LS_ALWAYS_INLINE uint8_t *put_bytes(uint8_t *to, const uint8_t *from, size_t size) {
-    if (size >= 16) {
-        if (LS_UNLIKELY(size > 256)) {
-            memcpy(to, from, size);
-        } else {
-            size_t i = 0;
-            for (; i + 32 < size; i += 32) memcpy(to + i, from + i, 32);
-            if (i + 16 < size) memcpy(to + i, from + i, 16);
-            memcpy(to + size - 16, from + size - 16, 16);
-        }
+    if (size > 32) {
+        memcpy(to, from, size);
+    } else if (size >= 16) {
+        memcpy(to, from, 16);
+        memcpy(to + size - 16, from + size - 16, 16);
     } else if (size >= 8) {
         memcpy(to, from, 8);
         memcpy(to + size - 8, from + size - 8, 8);
@@ -136,42 +141,27 @@ static LS_ALWAYS_INLINE uint8_t *put_bytes(uint8_t *to, const uint8_t *from, siz
     return to + size;
 }
 
-/* What stands in front of a record's bytes, worked out before any is written. */
-typedef struct record_plan {
-    uint64_t timestamp_bits;
-    uint32_t offset_bits;
-    uint32_t key_bits;
-    uint32_t value_bits;
-    uint64_t body_bytes; /* what the record's length says */
-} record_plan;
-
-static LS_ALWAYS_INLINE record_plan plan_record(int64_t timestamp_delta, int32_t offset_delta, int32_t key_bytes,
-                                                int32_t value_bytes) {
-    record_plan plan;
-    plan.timestamp_bits = zigzag_encode(timestamp_delta);
-    plan.offset_bits = (uint32_t)offset_delta << 1;
-    plan.key_bits = length_bits(key_bytes);
-    plan.value_bits = length_bits(value_bytes);
-    plan.body_bytes = 1 + bits_size_bytes(plan.timestamp_bits) + bits_size_bytes(plan.offset_bits) +
-                      bits_size_bytes(plan.key_bits) + span_size_bytes(key_bytes) + bits_size_bytes(plan.value_bits) +
-                      span_size_bytes(value_bytes) + 1;
-    return plan;
+/* What a record's length says, when it has no headers. */
+static LS_ALWAYS_INLINE uint64_t plain_body_bytes(uint64_t timestamp_bits, uint32_t offset_bits, int32_t key_bytes,
+                                                  int32_t value_bytes) {
+    return 1 + bits_size_bytes(timestamp_bits) + bits_size_bytes(offset_bits) +
+           bits_size_bytes(length_bits(key_bytes)) + span_size_bytes(key_bytes) +
+           bits_size_bytes(length_bits(value_bytes)) + span_size_bytes(value_bytes) + 1;
 }
 
-static LS_ALWAYS_INLINE uint64_t plan_size_bytes(const record_plan *plan) {
-    return bits_size_bytes(plan->body_bytes << 1) + plan->body_bytes;
+static LS_ALWAYS_INLINE uint64_t record_size_bytes(uint64_t body_bytes) {
+    return bits_size_bytes(body_bytes << 1) + body_bytes;
 }
 
-/* Up to the headers' count, which is left to the caller. */
-static LS_ALWAYS_INLINE uint8_t *put_record(uint8_t *at, const record_plan *plan, const ls_span *key,
-                                            const ls_span *value) {
-    at = put_bits(at, plan->body_bytes << 1);
+/* What stands between a record's length and its headers' count. */
+static LS_ALWAYS_INLINE uint8_t *put_fields(uint8_t *at, uint64_t timestamp_bits, uint32_t offset_bits,
+                                            const ls_span *key, const ls_span *value) {
     *at++ = 0; /* attributes */
-    at = put_bits(at, plan->timestamp_bits);
-    at = put_bits(at, plan->offset_bits);
-    at = put_bits(at, plan->key_bits);
+    at = put_bits(at, timestamp_bits);
+    at = put_bits(at, offset_bits);
+    at = put_bits(at, length_bits(key->size_bytes));
     at = put_bytes(at, key->bytes, (size_t)span_size_bytes(key->size_bytes));
-    at = put_bits(at, plan->value_bits);
+    at = put_bits(at, length_bits(value->size_bytes));
     return put_bytes(at, value->bytes, (size_t)span_size_bytes(value->size_bytes));
 }
 
@@ -212,25 +202,27 @@ static LS_NOINLINE ls_status append_slowly(ls_batch_builder *builder, int64_t ti
         return ls_fail(fault, LS_INVALID_ARGUMENT, "headers count is negative", -1, 0, headers_count);
     }
     int64_t base_timestamp = base_timestamp_for(builder, timestamp);
-    record_plan plan = plan_record(timestamp_delta(timestamp, base_timestamp), builder->records_count,
-                                   key->size_bytes, value->size_bytes);
+    uint64_t timestamp_bits = zigzag_encode(timestamp_delta(timestamp, base_timestamp));
+    uint32_t offset_bits = (uint32_t)builder->records_count << 1;
+    uint64_t body_bytes = plain_body_bytes(timestamp_bits, offset_bits, key->size_bytes, value->size_bytes);
     uint32_t count_bits = length_bits(headers_count);
-    plan.body_bytes += bits_size_bytes(count_bits) - 1;
+    body_bytes += bits_size_bytes(count_bits) - 1;
     for (int32_t i = 0; i < headers_count; i++) {
         if (headers[i].key_bytes < 0) {
             return ls_fail(fault, LS_INVALID_ARGUMENT, "header has no key", -1, 0, headers[i].key_bytes);
         }
-        plan.body_bytes += bits_size_bytes(length_bits(headers[i].key_bytes)) + span_size_bytes(headers[i].key_bytes) +
+        body_bytes += bits_size_bytes(length_bits(headers[i].key_bytes)) + span_size_bytes(headers[i].key_bytes) +
                            bits_size_bytes(length_bits(headers[i].value_bytes)) +
                            span_size_bytes(headers[i].value_bytes);
-        if (plan.body_bytes > INT32_MAX) return refuse_size(plan.body_bytes, fault);
+        if (body_bytes > INT32_MAX) return refuse_size(body_bytes, fault);
     }
-    uint64_t size_bytes = builder->size_bytes + plan_size_bytes(&plan);
+    uint64_t size_bytes = builder->size_bytes + record_size_bytes(body_bytes);
     if (size_bytes > INT32_MAX) return refuse_size(size_bytes, fault);
     ls_status status = reserve(builder, size_bytes, fault);
     if (status != LS_OK) return status;
 
-    uint8_t *at = put_record(builder->buffer + builder->size_bytes, &plan, key, value);
+    uint8_t *at = put_bits(builder->buffer + builder->size_bytes, body_bytes << 1);
+    at = put_fields(at, timestamp_bits, offset_bits, key, value);
     at = put_bits(at, count_bits);
     for (int32_t i = 0; i < headers_count; i++) {
         at = put_bits(at, length_bits(headers[i].key_bytes));
@@ -245,14 +237,36 @@ static LS_NOINLINE ls_status append_slowly(ls_batch_builder *builder, int64_t ti
     return LS_OK;
 }
 
-/* A record without headers, where the bound says that it fits. */
+/* A record without headers, where the bound says that it fits. Its length is written last: how many bytes that
+ * takes is nearly always clear from the bytes alone, and working it out beforehand costs more than moving the rare
+ * record that crosses from one byte to two. */
 static LS_ALWAYS_INLINE void put_plain_record(ls_batch_builder *builder, int64_t timestamp, const ls_span *key,
                                               const ls_span *value) {
     int64_t base_timestamp = base_timestamp_for(builder, timestamp);
-    record_plan plan = plan_record(timestamp_delta(timestamp, base_timestamp), builder->records_count,
-                                   key->size_bytes, value->size_bytes);
-    uint8_t *at = put_record(builder->buffer + builder->size_bytes, &plan, key, value);
-    *at++ = 0; /* no headers */
+    uint64_t timestamp_bits = zigzag_encode(timestamp_delta(timestamp, base_timestamp));
+    uint32_t offset_bits = (uint32_t)builder->records_count << 1;
+    uint64_t bytes = span_size_bytes(key->size_bytes) + span_size_bytes(value->size_bytes);
+    uint8_t *start = builder->buffer + builder->size_bytes;
+    uint8_t *at;
+    if (LS_LIKELY(bytes >= LENGTH_TWO_BYTES_MIN && bytes <= LENGTH_TWO_BYTES_MAX)) {
+        at = put_fields(start + 2, timestamp_bits, offset_bits, key, value);
+        *at++ = 0; /* no headers */
+        put_short_bits(start, (uint64_t)(at - start - 2) << 1);
+    } else if (bytes < LENGTH_TWO_BYTES_MIN) {
+        at = put_fields(start + 1, timestamp_bits, offset_bits, key, value);
+        *at++ = 0;
+        size_t body_bytes = (size_t)(at - start - 1);
+        if (LS_UNLIKELY(body_bytes >= 64)) {
+            memmove(start + 2, start + 1, body_bytes);
+            at++;
+        }
+        put_bits(start, (uint64_t)body_bytes << 1);
+    } else {
+        uint64_t body_bytes = plain_body_bytes(timestamp_bits, offset_bits, key->size_bytes, value->size_bytes);
+        at = put_bits(start, body_bytes << 1);
+        at = put_fields(at, timestamp_bits, offset_bits, key, value);
+        *at++ = 0;
+    }
     builder->size_bytes = (size_t)(at - builder->buffer);
     builder->base_timestamp = base_timestamp;
     if (timestamp > builder->max_timestamp) builder->max_timestamp = timestamp;
@@ -275,9 +289,10 @@ ls_status ls_batch_builder_append(ls_batch_builder *builder, int64_t timestamp, 
 static LS_NOINLINE ls_status append_within(ls_batch_builder *builder, int64_t timestamp, const ls_span *key,
                                            const ls_span *value, size_t limit_bytes, ls_fault *fault) {
     if (builder->records_count > 0) {
-        record_plan plan = plan_record(timestamp_delta(timestamp, builder->base_timestamp), builder->records_count,
-                                       key->size_bytes, value->size_bytes);
-        uint64_t size_bytes = builder->size_bytes + plan_size_bytes(&plan);
+        uint64_t timestamp_bits = zigzag_encode(timestamp_delta(timestamp, builder->base_timestamp));
+        uint64_t body_bytes = plain_body_bytes(timestamp_bits, (uint32_t)builder->records_count << 1, key->size_bytes,
+                                               value->size_bytes);
+        uint64_t size_bytes = builder->size_bytes + record_size_bytes(body_bytes);
         if (size_bytes > limit_bytes || size_bytes > INT32_MAX) return LS_FULL;
     }
     return append_slowly(builder, timestamp, key, value, NULL, 0, fault);

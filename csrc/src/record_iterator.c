@@ -1,4 +1,9 @@
 #include "logstore/varint.h"
+
+/* gcc would gather a record's lengths in a vector register to save three stores, which costs 2 of 12 ns. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-tree-slp-vectorize")
+#endif
 #include "record_parse.h"
 
 /* ---- the careful parser: decides, and names the broken rule ------------------------------------ */
@@ -167,17 +172,19 @@ static LS_NOINLINE ls_status end_iteration(const ls_record_iterator *iterator, l
     return LS_END;
 }
 
+static LS_NOINLINE ls_status refuse_offset_delta(const ls_record_iterator *iterator, int32_t delta, ls_fault *fault) {
+    const bounded in = {iterator->at, iterator->end, iterator->start};
+    if (delta > iterator->last_offset_delta) {
+        return corrupt(&in, "offset delta is past the batch's last", iterator->last_offset_delta, delta, fault);
+    }
+    return corrupt(&in, "offset deltas do not rise", (int64_t)iterator->previous_delta + 1, delta, fault);
+}
+
 static LS_ALWAYS_INLINE ls_status take_record(ls_record_iterator *iterator, const ls_record_parts *parts,
                                               ls_record *out, ls_fault *fault) {
-    if (LS_UNLIKELY(!ls_offset_delta_fits(parts->offset_delta, iterator->previous_delta,
-                                          iterator->last_offset_delta))) {
-        const bounded in = {iterator->at, iterator->end, iterator->start};
-        if (parts->offset_delta > iterator->last_offset_delta) {
-            return corrupt(&in, "offset delta is past the batch's last", iterator->last_offset_delta,
-                           parts->offset_delta, fault);
-        }
-        return corrupt(&in, "offset deltas do not rise", (int64_t)iterator->previous_delta + 1, parts->offset_delta,
-                       fault);
+    int32_t delta = parts->offset_delta;
+    if (LS_UNLIKELY(delta <= iterator->previous_delta || delta > iterator->last_offset_delta)) {
+        return refuse_offset_delta(iterator, delta, fault);
     }
     out->offset = ls_add_wrapping(iterator->base_offset, parts->offset_delta);
     out->timestamp = iterator->log_append_time ? iterator->log_append_timestamp

@@ -46,33 +46,9 @@ ls_status ls_record_parse_careful(const uint8_t *at, const uint8_t *end, const u
 /* Whether exactly [at, end) holds `count` headers of lengths below 8192; false gives no verdict. */
 bool ls_record_headers_fill(const uint8_t *at, const uint8_t *end, int32_t count);
 
-enum {
-    /* Bytes the fast parser may read before it knows the record's length: length 2, attributes 1, timestamp
-     * delta 8, offset delta 3, key length 2. */
-    LS_RECORD_FAST_BYTES = 16,
-    LS_VARINT_LONG = 0x8080 /* both continuation bits: more than two bytes */
-};
-
-static LS_ALWAYS_INLINE uint32_t ls_load_two(const uint8_t *at) {
-    uint16_t word;
-    memcpy(&word, at, sizeof word);
-    return LS_LITTLE_ENDIAN ? word : LS_SWAP16(word);
-}
-
-/* The bits of a varint of one or two bytes, without a branch: lengths around 64 would be mispredicted. */
-static LS_ALWAYS_INLINE uint32_t ls_short_varint_bits(uint32_t word) {
-    uint32_t more = (word >> 7) & 1u;
-    return (word & 0x7fu) | ((word >> 1) & 0x3f80u & (0u - more));
-}
-
-static LS_ALWAYS_INLINE size_t ls_short_varint_size_bytes(uint32_t word) {
-    return 1u + ((word >> 7) & 1u);
-}
-
-/* A length from its zigzag bits: every negative one is null, -1. */
-static LS_ALWAYS_INLINE int32_t ls_nullable_length(uint32_t bits) {
-    return (int32_t)((bits >> 1) | (0u - (bits & 1u)));
-}
+/* Bytes the fast parser may read before it knows the record's length: length 2, attributes 1, timestamp delta 8,
+ * offset delta 3, key length 2. */
+enum { LS_RECORD_FAST_BYTES = 16 };
 
 static LS_ALWAYS_INLINE int64_t ls_zigzag_decode(uint64_t bits) {
     return (int64_t)((bits >> 1) ^ (0u - (bits & 1u)));
@@ -105,76 +81,88 @@ static LS_ALWAYS_INLINE size_t ls_wide_varint_bits(const uint8_t *at, uint64_t *
 #endif
 }
 
+/* A varint of one or two bytes, both of which can be read; leaves the function with false where it is longer.
+ * Branches, not masks: the sizes in a batch are much alike, and each guessed size makes the next place a constant. */
+#define LS_SHORT_VARINT(at, bits) \
+    do { \
+        (bits) = *(at)++; \
+        if ((bits) >= 0x80u) { \
+            uint32_t second_ = *(at)++; \
+            if (LS_UNLIKELY(second_ >= 0x80u)) return false; \
+            (bits) += (second_ << 7) - 0x80u; \
+        } \
+    } while (0)
+
 static LS_ALWAYS_INLINE bool ls_record_parse_fast(const uint8_t *at, const uint8_t *end, ls_record_parts *out) {
     if (LS_UNLIKELY(end - at < LS_RECORD_FAST_BYTES)) return false;
-    uint32_t word = ls_load_two(at);
-    uint32_t length_bits = ls_short_varint_bits(word);
-    const uint8_t *body = at + ls_short_varint_size_bytes(word);
-    ptrdiff_t length = (ptrdiff_t)(length_bits >> 1);
-    if (LS_UNLIKELY((word & LS_VARINT_LONG) == LS_VARINT_LONG || (length_bits & 1u) != 0 || length > end - body)) {
-        return false;
-    }
-    /* From here on the next record can be looked at, whatever this one holds. */
-    const uint8_t *next = body + length;
+    uint32_t bits;
+    LS_SHORT_VARINT(at, bits);
+    ptrdiff_t length = (ptrdiff_t)(bits >> 1);
+    if (LS_UNLIKELY((bits & 1u) != 0 || length > end - at)) return false;
+    /* From here on the processor can start on the next record, whatever this one holds. */
+    const uint8_t *next = at + length;
 
-    const uint8_t *field = body + 1; /* behind the attributes, which mean nothing */
-    if (LS_LIKELY(*field < 0x80u)) {
-        out->timestamp_delta = ls_zigzag_decode(*field++);
+    at++; /* attributes, which mean nothing */
+    if (LS_LIKELY(*at < 0x80u)) {
+        out->timestamp_delta = ls_zigzag_decode(*at++);
+    } else if (at[1] < 0x80u) {
+        out->timestamp_delta = ls_zigzag_decode(at[0] + ((uint32_t)at[1] << 7) - 0x80u);
+        at += 2;
     } else {
-        uint64_t bits = 0;
-        size_t size_bytes = ls_wide_varint_bits(field, &bits);
+        uint64_t wide_bits = 0;
+        size_t size_bytes = ls_wide_varint_bits(at, &wide_bits);
         if (LS_UNLIKELY(size_bytes == 0)) return false;
-        out->timestamp_delta = ls_zigzag_decode(bits);
-        field += size_bytes;
+        out->timestamp_delta = ls_zigzag_decode(wide_bits);
+        at += size_bytes;
     }
 
-    uint32_t offset_bits = field[0];
-    if (offset_bits < 0x80u) {
-        field += 1;
-    } else {
-        offset_bits = (offset_bits & 0x7fu) | (uint32_t)field[1] << 7;
-        if (LS_LIKELY(offset_bits < 0x4000u)) {
-            field += 2;
-        } else {
-            offset_bits = (offset_bits & 0x3fffu) | (uint32_t)field[2] << 14;
-            if (LS_UNLIKELY(offset_bits >= 0x200000u)) return false;
-            field += 3;
+    bits = *at++;
+    if (bits >= 0x80u) {
+        bits += ((uint32_t)*at++ << 7) - 0x80u;
+        if (LS_UNLIKELY(bits >= 0x4000u)) {
+            bits += ((uint32_t)*at++ << 14) - 0x4000u;
+            if (LS_UNLIKELY(bits >= 0x200000u)) return false;
         }
     }
-    out->offset_delta = (int32_t)ls_zigzag_decode(offset_bits);
+    if (LS_UNLIKELY((bits & 1u) != 0)) return false; /* negative, so wrong */
+    out->offset_delta = (int32_t)(bits >> 1);
 
-    word = ls_load_two(field);
-    uint32_t bits = ls_short_varint_bits(word);
-    out->key_bytes = ls_nullable_length(bits);
-    out->key = field + ls_short_varint_size_bytes(word);
-    /* Behind the key there must be two bytes at least, the value's length and the headers' count. That is both
-     * the rule and what makes the next load safe. */
-    ptrdiff_t skip = (ptrdiff_t)((bits >> 1) & ((bits & 1u) - 1u));
-    if (LS_UNLIKELY((word & LS_VARINT_LONG) == LS_VARINT_LONG || next - out->key < skip + 2)) return false;
+    LS_SHORT_VARINT(at, bits);
+    out->key = at;
+    out->key_bytes = -1;
+    if (LS_LIKELY((bits & 1u) == 0)) {
+        out->key_bytes = (int32_t)(bits >> 1);
+        /* Compared as sizes: what lies behind the record must not even be pointed to. */
+        if (LS_UNLIKELY(next - at < out->key_bytes)) return false;
+        at += out->key_bytes;
+    }
+    /* The value's length and the headers' count need two bytes at least: that is the rule, and makes reading
+     * two of them safe. */
+    if (LS_UNLIKELY(next - at < 2)) return false;
 
-    field = out->key + skip;
-    word = ls_load_two(field);
-    bits = ls_short_varint_bits(word);
-    out->value_bytes = ls_nullable_length(bits);
-    out->value = field + ls_short_varint_size_bytes(word);
-    skip = (ptrdiff_t)((bits >> 1) & ((bits & 1u) - 1u));
-    if (LS_UNLIKELY((word & LS_VARINT_LONG) == LS_VARINT_LONG || next - out->value < skip + 1)) return false;
-
-    field = out->value + skip;
-    uint32_t count_bits = *field++;
-    out->headers = field;
-    out->headers_count = (int32_t)(count_bits >> 1);
+    LS_SHORT_VARINT(at, bits);
+    out->value = at;
+    out->value_bytes = -1;
     out->next = next;
-    if (LS_LIKELY(count_bits == 0)) return field == next;
-    if (LS_UNLIKELY((count_bits & 0x81u) != 0)) return false;
-    return ls_record_headers_fill(field, next, out->headers_count);
+    ptrdiff_t value_bytes = 0;
+    if (LS_LIKELY((bits & 1u) == 0)) {
+        value_bytes = (ptrdiff_t)(bits >> 1);
+        out->value_bytes = (int32_t)value_bytes;
+    }
+    ptrdiff_t behind_value = next - at - value_bytes;
+    out->headers_count = 0;
+    out->headers = next;
+    if (LS_LIKELY(behind_value == 1)) return next[-1] == 0;
+    if (LS_UNLIKELY(behind_value < 1)) return false;
+    at += value_bytes;
+    bits = *at++;
+    if (LS_UNLIKELY((bits & 0x81u) != 0)) return false;
+    out->headers_count = (int32_t)(bits >> 1);
+    out->headers = at;
+    return ls_record_headers_fill(at, next, out->headers_count);
 }
 
-/* The record's header counts by its own rules; what the batch asks of it is one comparison more. */
-static LS_ALWAYS_INLINE bool ls_offset_delta_fits(int32_t delta, int32_t previous_delta, int32_t last_offset_delta) {
-    return delta > previous_delta && delta <= last_offset_delta;
-}
-
+/* Offsets and timestamps of a hostile batch may leave their range, but not the language's rules. */
 static LS_ALWAYS_INLINE int64_t ls_add_wrapping(int64_t base, int64_t delta) {
     return (int64_t)((uint64_t)base + (uint64_t)delta);
 }
