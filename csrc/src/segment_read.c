@@ -1,0 +1,187 @@
+#include "index_chunks.h"
+#include "segment_internal.h"
+
+enum {
+    /* A first read reaches from an index entry to the batch before the next one, at the default interval of
+     * 4096 bytes and with small batches; a scan that goes on reads more at a time. */
+    FIRST_READ_BYTES = 4608,
+    SCAN_BUFFER_BYTES = 16384,
+    /* Entries of the time index that may be ahead of the published size before a look-up does without. */
+    ENTRIES_AHEAD_MAX = 8
+};
+
+void ls_window_init(ls_window *window, ls_file *file, uint8_t *buffer, size_t capacity, int64_t limit) {
+    *window = (ls_window){.file = file, .buffer = buffer, .capacity = capacity, .limit = limit};
+}
+
+ls_status ls_window_reach(ls_window *window, int64_t position, size_t wanted, const uint8_t **at, size_t *available,
+                          ls_fault *fault) {
+    int64_t left = window->limit - position;
+    if (left <= 0) {
+        *at = window->buffer;
+        *available = 0;
+        return LS_OK;
+    }
+    if ((uint64_t)left < wanted) wanted = (size_t)left;
+    int64_t inside = position - window->start;
+    if (inside < 0 || inside > (int64_t)window->size || window->size - (size_t)inside < wanted) {
+        size_t size = (uint64_t)left < window->capacity ? (size_t)left : window->capacity;
+        window->size = 0;
+        ls_status status = window->file->operations->read(window->file, position, window->buffer, size,
+                                                          &window->size, fault);
+        if (status != LS_OK) {
+            window->size = 0;
+            return status;
+        }
+        window->start = position;
+        inside = 0;
+    }
+    *at = window->buffer + inside;
+    *available = window->size - (size_t)inside;
+    return LS_OK;
+}
+
+void ls_scan_init(ls_scan *scan, const ls_segment *segment, uint8_t *buffer, size_t capacity, int64_t position,
+                  int64_t limit) {
+    ls_window_init(&scan->window, segment->log, buffer, capacity, limit);
+    scan->position = position;
+    scan->next_offset = segment->options.base_offset;
+    scan->leader_epoch = -1;
+}
+
+/* What the CRC does not cover is judged by the neighbours and the segment. */
+static ls_status check_place(const ls_scan *scan, const ls_segment *segment, const ls_batch_header *header,
+                             ls_fault *fault) {
+    int64_t position = scan->position;
+    if (header->base_offset < scan->next_offset) {
+        return ls_fail(fault, LS_CORRUPT, "base offset is not above the offsets before it", position,
+                       scan->next_offset, header->base_offset);
+    }
+    int64_t last_offset = ls_batch_last_offset(header);
+    if (last_offset >= segment->options.end_offset_max || last_offset - segment->options.base_offset > INT32_MAX) {
+        return ls_fail(fault, LS_CORRUPT, "last offset is outside of the segment", position,
+                       segment->options.end_offset_max, last_offset);
+    }
+    if (header->partition_leader_epoch >= 0 && header->partition_leader_epoch < scan->leader_epoch) {
+        return ls_fail(fault, LS_CORRUPT, "leader epoch is below the one before it",
+                       position + LS_BATCH_LEADER_EPOCH_AT, scan->leader_epoch, header->partition_leader_epoch);
+    }
+    int64_t left = scan->window.limit - position;
+    if (ls_batch_size_bytes(header) > left) {
+        return ls_fail(fault, LS_TORN, "batch is cut off", position, ls_batch_size_bytes(header), left);
+    }
+    if (ls_batch_size_bytes(header) > INT32_MAX - position) {
+        return ls_fail(fault, LS_CORRUPT, "a segment can't pass 2^31-1 bytes", position, INT32_MAX,
+                       position + ls_batch_size_bytes(header));
+    }
+    return LS_OK;
+}
+
+ls_status ls_scan_next(ls_scan *scan, const ls_segment *segment, ls_batch_location *out, ls_fault *fault) {
+    if (scan->position >= scan->window.limit) return LS_END;
+    const uint8_t *at;
+    size_t available;
+    ls_status status = ls_window_reach(&scan->window, scan->position, LS_BATCH_HEADER_BYTES, &at, &available, fault);
+    if (status != LS_OK) return status;
+    ls_batch_header header;
+    status = ls_batch_header_peek(at, at + available, scan->position, &header, fault);
+    if (status == LS_END) { /* the file is shorter than the limit says */
+        return ls_fail(fault, LS_TORN, "batch is cut off", scan->position, LS_BATCH_HEADER_BYTES, 0);
+    }
+    if (status == LS_OK) status = check_place(scan, segment, &header, fault);
+    if (status != LS_OK) return status;
+    out->position = scan->position;
+    out->header = header;
+    scan->position += ls_batch_size_bytes(&header);
+    int64_t last_offset = ls_batch_last_offset(&header);
+    scan->next_offset = last_offset < INT64_MAX ? last_offset + 1 : INT64_MAX;
+    if (header.partition_leader_epoch >= 0) scan->leader_epoch = header.partition_leader_epoch;
+    return LS_OK;
+}
+
+/* Goes on from a location to the first batch with last offset >= offset and max timestamp >= timestamp. */
+static ls_status scan_for(ls_scan *scan, const ls_segment *segment, int64_t offset, int64_t timestamp,
+                          ls_batch_location *out, ls_fault *fault) {
+    for (;;) {
+        ls_batch_location location;
+        ls_status status = ls_scan_next(scan, segment, &location, fault);
+        if (status != LS_OK) return status;
+        if (ls_batch_last_offset(&location.header) >= offset && location.header.max_timestamp >= timestamp) {
+            *out = location;
+            return LS_OK;
+        }
+        scan->window.capacity = SCAN_BUFFER_BYTES;
+    }
+}
+
+/* Scan and *out stand at the first batch whose last offset is >= offset. */
+static ls_status locate(const ls_segment *segment, ls_scan *scan, uint8_t *buffer, int64_t limit, int64_t offset,
+                        ls_batch_location *out, ls_fault *fault) {
+    int64_t entry_offset;
+    int32_t entry_position;
+    ls_offset_index_lookup_below(segment->offset_index, offset, limit, &entry_offset, &entry_position);
+    ls_scan_init(scan, segment, buffer, FIRST_READ_BYTES, entry_position, limit);
+    if (entry_position > 0) {
+        ls_batch_location entered;
+        ls_status status = ls_scan_next(scan, segment, &entered, fault);
+        if (status == LS_OK && ls_batch_last_offset(&entered.header) == entry_offset) {
+            if (entry_offset < offset) return scan_for(scan, segment, offset, INT64_MIN, out, fault);
+            *out = entered;
+            return LS_OK;
+        }
+        if (status != LS_OK && status != LS_END && !ls_is_damage(status)) return status;
+        /* There is no such batch: the index is wrong, or the log is damaged just there, which the scan will find. */
+        ls_scan_init(scan, segment, buffer, SCAN_BUFFER_BYTES, 0, limit);
+    }
+    return scan_for(scan, segment, offset, INT64_MIN, out, fault);
+}
+
+ls_status ls_segment_locate(ls_segment *segment, int64_t offset, ls_batch_location *out, ls_fault *fault) {
+    uint8_t buffer[SCAN_BUFFER_BYTES];
+    ls_scan scan;
+    return locate(segment, &scan, buffer, ls_segment_size_bytes(segment), offset, out, fault);
+}
+
+ls_status ls_segment_find_timestamp(ls_segment *segment, int64_t timestamp, int64_t from_offset,
+                                    ls_batch_location *out, ls_fault *fault) {
+    uint8_t buffer[SCAN_BUFFER_BYTES];
+    ls_scan scan;
+    ls_batch_location location;
+    int64_t limit = ls_segment_size_bytes(segment);
+    int64_t target = timestamp;
+    for (int i = 0; i < ENTRIES_AHEAD_MAX; i++) {
+        int64_t entry_timestamp;
+        int64_t entry_offset;
+        ls_time_index_lookup(segment->time_index, target, &entry_timestamp, &entry_offset);
+        if (entry_timestamp < 0 || entry_offset < from_offset) break;
+        ls_status status = locate(segment, &scan, buffer, limit, entry_offset, &location, fault);
+        if (status == LS_OK && ls_batch_last_offset(&location.header) == entry_offset &&
+            location.header.max_timestamp == entry_timestamp) {
+            /* Every earlier batch is below the entry's timestamp, which is not above the one we look for. */
+            if (entry_timestamp < timestamp) return scan_for(&scan, segment, entry_offset, timestamp, out, fault);
+            *out = location;
+            return LS_OK;
+        }
+        if (status != LS_END) break; /* wrong, or not to be reached: the scan from `from_offset` decides */
+        target = entry_timestamp - 1; /* not published to us yet: the one before */
+    }
+    ls_status status = locate(segment, &scan, buffer, limit, from_offset, &location, fault);
+    if (status != LS_OK) return status;
+    if (location.header.max_timestamp < timestamp) {
+        return scan_for(&scan, segment, from_offset, timestamp, out, fault);
+    }
+    *out = location;
+    return LS_OK;
+}
+
+ls_status ls_segment_read(ls_segment *segment, int64_t position, uint8_t *out, size_t size, size_t *got,
+                          ls_fault *fault) {
+    if (position < 0) return ls_fail(fault, LS_INVALID_ARGUMENT, "position below 0", position, 0, position);
+    int64_t left = ls_segment_size_bytes(segment) - position;
+    if (left <= 0 || size == 0) {
+        *got = 0;
+        return LS_OK;
+    }
+    if ((uint64_t)left < size) size = (size_t)left;
+    return segment->log->operations->read(segment->log, position, out, size, got, fault);
+}
