@@ -1,6 +1,6 @@
 """LMDB: offset -> key and value joined, integer keys, appended in order.
 
-Offsets are packed and keys joined to values before the clock starts, and where nothing is synced the
+Offsets are packed and keys joined to values before the clock starts; where nothing is synced the
 map is writable, which is faster: LMDB at its best.
 """
 
