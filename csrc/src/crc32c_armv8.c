@@ -19,6 +19,7 @@ static inline uint32_t arm_crc32cx(uint32_t crc, uint64_t value) {
 }
 
 #define STREAMS_TARGET
+#define streams_state uint32_t
 #define streams_u8(crc, v) arm_crc32cb((crc), (v))
 #define streams_u32(crc, v) arm_crc32cw((crc), (v))
 #define streams_u64(crc, v) arm_crc32cx((crc), (v))
@@ -27,7 +28,7 @@ static inline uint64_t arm_pmull_low(uint64_t a, uint64_t b) {
     uint64x2_t va = vdupq_n_u64(a);
     uint64x2_t vb = vdupq_n_u64(b);
     uint64x2_t product;
-    __asm__(".arch_extension crypto\n\tpmull %0.1q, %1.1d, %2.1d" : "=w"(product) : "w"(va), "w"(vb));
+    __asm__(".arch_extension aes\n\tpmull %0.1q, %1.1d, %2.1d" : "=w"(product) : "w"(va), "w"(vb));
     return vgetq_lane_u64(product, 0);
 }
 #define streams_clmul(a, b) arm_pmull_low((a), (b))

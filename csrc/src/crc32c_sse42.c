@@ -5,13 +5,14 @@
 #include <nmmintrin.h>
 
 #define STREAMS_TARGET __attribute__((target("sse4.2")))
+#define streams_state unsigned long long
 #define streams_u8(crc, v) _mm_crc32_u8((crc), (v))
 #define streams_u32(crc, v) _mm_crc32_u32((crc), (v))
-#define streams_u64(crc, v) ((uint32_t)_mm_crc32_u64((crc), (v)))
+#define streams_u64(crc, v) _mm_crc32_u64((crc), (v))
 #include "crc32c_streams.h"
 
 STREAMS_TARGET uint32_t ls_crc32c_sse42(uint32_t crc, const uint8_t *bytes, size_t size) {
-    return ~(size < 8 ? streams_few(~crc, bytes, size) : streams_any(~crc, bytes, size));
+    return ~(uint32_t)(size < 8 ? streams_few(~crc, bytes, size) : streams_any(~crc, bytes, size));
 }
 
 #else

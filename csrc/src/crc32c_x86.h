@@ -5,14 +5,16 @@
 #include <immintrin.h>
 
 #define STREAMS_TARGET __attribute__((target("sse4.2,pclmul")))
+#define streams_state unsigned long long
 #define streams_u8(crc, v) _mm_crc32_u8((crc), (v))
 #define streams_u32(crc, v) _mm_crc32_u32((crc), (v))
-#define streams_u64(crc, v) ((uint32_t)_mm_crc32_u64((crc), (v)))
+#define streams_u64(crc, v) _mm_crc32_u64((crc), (v))
 #define streams_clmul(a, b) clmul_low((a), (b))
 
 STREAMS_TARGET static inline uint64_t clmul_low(uint64_t a, uint64_t b) {
-    __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)a), _mm_cvtsi64_si128((long long)b), 0x00);
-    return (uint64_t)_mm_cvtsi128_si64(product);
+    __m128i va = _mm_cvtsi64_si128((long long)a);
+    __m128i vb = _mm_cvtsi64_si128((long long)b);
+    return (uint64_t)_mm_cvtsi128_si64(_mm_clmulepi64_si128(va, vb, 0x00));
 }
 
 #include "crc32c_streams.h"

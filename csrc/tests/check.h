@@ -39,7 +39,8 @@ static inline bool check_that(bool holds, const char *file, int line, const char
     return false;
 }
 
-static inline bool check_int(long long actual, long long expected, const char *text, const char *file, int line) {
+static inline bool check_int(long long actual, long long expected, const char *text, const char *file,
+                             int line) {
     return check_that(actual == expected, file, line, "%s is %lld, expected %lld", text, actual, expected);
 }
 
@@ -48,7 +49,8 @@ static inline bool check_hex(unsigned long long actual, unsigned long long expec
     return check_that(actual == expected, file, line, "%s is %#llx, expected %#llx", text, actual, expected);
 }
 
-static inline bool check_text(const char *actual, const char *expected, const char *text, const char *file, int line) {
+static inline bool check_text(const char *actual, const char *expected, const char *text, const char *file,
+                              int line) {
     bool holds = actual != NULL && expected != NULL && strcmp(actual, expected) == 0;
     return check_that(holds, file, line, "%s is \"%s\", expected \"%s\"", text, actual ? actual : "(null)",
                       expected ? expected : "(null)");
@@ -61,18 +63,20 @@ static inline bool check_bytes(const void *actual, const void *expected, size_t 
     size_t i = 0;
     while (i < size && a[i] == e[i]) i++;
     return i == size ? check_that(true, file, line, "%s", text)
-                     : check_that(false, file, line, "%s differs at byte %zu of %zu: %#x, expected %#x", text, i, size,
-                                  (unsigned)a[i], (unsigned)e[i]);
+                     : check_that(false, file, line, "%s differs at byte %zu of %zu: %#x, expected %#x", text,
+                                  i, size, (unsigned)a[i], (unsigned)e[i]);
 }
 
 #define CHECK(condition) check_that((condition), __FILE__, __LINE__, "not true: %s", #condition)
 /* With a printf format that says which case it was. */
 #define CHECK_CASE(condition, ...) check_that((condition), __FILE__, __LINE__, __VA_ARGS__)
-#define CHECK_INT(actual, expected) check_int((long long)(actual), (long long)(expected), #actual, __FILE__, __LINE__)
+#define CHECK_INT(actual, expected) \
+    check_int((long long)(actual), (long long)(expected), #actual, __FILE__, __LINE__)
 #define CHECK_HEX(actual, expected) \
     check_hex((unsigned long long)(actual), (unsigned long long)(expected), #actual, __FILE__, __LINE__)
 #define CHECK_TEXT(actual, expected) check_text((actual), (expected), #actual, __FILE__, __LINE__)
-#define CHECK_BYTES(actual, expected, size) check_bytes((actual), (expected), (size), #actual, __FILE__, __LINE__)
+#define CHECK_BYTES(actual, expected, size) \
+    check_bytes((actual), (expected), (size), #actual, __FILE__, __LINE__)
 
 #define REQUIRE(condition) \
     do { \

@@ -9,6 +9,10 @@ enum { EVERY_LENGTH_MAX = 3200, ALIGNMENTS = 16 };
 
 static const ls_crc32c_implementation *under_test;
 
+#if defined(__GNUC__) && defined(__x86_64__)
+uint32_t crc32c_vpclmul256_halves(uint32_t crc, const uint8_t *bytes, size_t size);
+#endif
+
 static uint32_t reference_extend(uint32_t crc, const uint8_t *bytes, size_t size) {
     crc = ~crc;
     for (size_t i = 0; i < size; i++) {
@@ -41,8 +45,8 @@ static void test_published_vectors(void) {
     for (uint8_t i = 0; i < 32; i++) bytes[i] = (uint8_t)(31 - i);
     CHECK_HEX(under_test->extend(0, bytes, 32), 0x113fdb5cu);
     /* RFC 3720, B.4: an iSCSI SCSI Read (10) command. */
-    static const uint8_t iscsi_read[48] = {0x01, 0xc0, [16] = 0x14, [22] = 0x04, [27] = 0x14, [31] = 0x18, 0x28,
-                                           [40] = 0x02};
+    static const uint8_t iscsi_read[48] = {0x01, 0xc0, [16] = 0x14, [22] = 0x04, [27] = 0x14, [31] = 0x18,
+                                           0x28, [40] = 0x02};
     CHECK_HEX(under_test->extend(0, iscsi_read, sizeof iscsi_read), 0xd9963a56u);
 }
 
@@ -59,8 +63,8 @@ static void test_every_length_and_alignment(void) {
             uint8_t *bytes = block + 1 + alignment;
             if (size > 0) memcpy(bytes, input, size);
             uint32_t crc = under_test->extend(0xdeadbeefu, bytes, size);
-            CHECK_CASE(crc == expected, "%s: %zu bytes at alignment %zu: %#x, expected %#x", under_test->name, size,
-                       (alignment + 1) % ALIGNMENTS, (unsigned)crc, (unsigned)expected);
+            CHECK_CASE(crc == expected, "%s: %zu bytes at alignment %zu: %#x, expected %#x", under_test->name,
+                       size, (alignment + 1) % ALIGNMENTS, (unsigned)crc, (unsigned)expected);
             free(block);
         }
         if (size < EVERY_LENGTH_MAX) expected = reference_extend(expected, input + size, 1);
@@ -94,7 +98,8 @@ static void test_every_byte_counts(void) {
     for (size_t i = 0; i < SIZE; i++) {
         zeros[i] = (uint8_t)(1u << (i & 7u));
         uint32_t crc = under_test->extend(0, zeros, SIZE);
-        CHECK_CASE(crc == reference_extend(0, zeros, SIZE), "%s: bit %zu of byte %zu", under_test->name, i & 7u, i);
+        CHECK_CASE(crc == reference_extend(0, zeros, SIZE), "%s: bit %zu of byte %zu", under_test->name,
+                   i & 7u, i);
         zeros[i] = 0;
     }
 }
@@ -109,8 +114,8 @@ static void test_extend_and_combine_agree_with_the_whole(void) {
         uint32_t second = under_test->extend(0, input + split, SIZE - split);
         CHECK_CASE(under_test->extend(first, input + split, SIZE - split) == whole, "%s: extend at %zu",
                    under_test->name, split);
-        CHECK_CASE(ls_crc32c_combine(first, second, SIZE - split) == whole, "%s: combine at %zu", under_test->name,
-                   split);
+        CHECK_CASE(ls_crc32c_combine(first, second, SIZE - split) == whole, "%s: combine at %zu",
+                   under_test->name, split);
     }
 }
 
@@ -155,7 +160,8 @@ static void test_the_fastest_is_in_use(void) {
     CHECK(ls_crc32c_available(count + 1) == NULL);
     CHECK(ls_crc32c_in_use() == ls_crc32c_available(count - 1));
     for (int i = 0; i < count; i++) {
-        for (int j = 0; j < i; j++) CHECK(strcmp(ls_crc32c_available(i)->name, ls_crc32c_available(j)->name) != 0);
+        const char *name = ls_crc32c_available(i)->name;
+        for (int j = 0; j < i; j++) CHECK(strcmp(name, ls_crc32c_available(j)->name) != 0);
     }
 #if defined(__GNUC__) && defined(__x86_64__)
     /* Found independently of the library: where the CPU has them, they are offered. */
@@ -164,18 +170,26 @@ static void test_the_fastest_is_in_use(void) {
 #endif
 }
 
+static void run_suite(const ls_crc32c_implementation *implementation) {
+    under_test = implementation;
+    printf("%s, ", under_test->name);
+    RUN(test_published_vectors);
+    RUN(test_every_length_and_alignment);
+    RUN(test_long_inputs);
+    RUN(test_every_byte_counts);
+    RUN(test_extend_and_combine_agree_with_the_whole);
+}
+
 int main(void) {
     RUN(test_first_use_by_several_threads);
     RUN(test_the_fastest_is_in_use);
     RUN(test_combine_takes_any_size);
-    for (int i = 0; (under_test = ls_crc32c_available(i)) != NULL; i++) {
-        printf("%s%s", i == 0 ? "" : ", ", under_test->name);
-        RUN(test_published_vectors);
-        RUN(test_every_length_and_alignment);
-        RUN(test_long_inputs);
-        RUN(test_every_byte_counts);
-        RUN(test_extend_and_combine_agree_with_the_whole);
+    for (int i = 0; ls_crc32c_available(i) != NULL; i++) run_suite(ls_crc32c_available(i));
+#if defined(__GNUC__) && defined(__x86_64__)
+    if (__builtin_cpu_supports("pclmul") && __builtin_cpu_supports("avx2")) {
+        static const ls_crc32c_implementation halves = {"vpclmul256 in halves", crc32c_vpclmul256_halves};
+        run_suite(&halves);
     }
-    printf(": ");
+#endif
     return check_result();
 }

@@ -45,7 +45,8 @@ static void test_squares(void) {
     CHECK_HEX(ls_crc32c_squares[0], times_x(ONE, 1));
     for (int i = 1; i < 20; i++) CHECK_HEX(ls_crc32c_squares[i], times_x(ONE, 1ul << i));
     for (int i = 20; i < 31; i++) {
-        CHECK_HEX(ls_crc32c_squares[i], ls_crc32c_multiply(ls_crc32c_squares[i - 1], ls_crc32c_squares[i - 1]));
+        uint32_t root = ls_crc32c_squares[i - 1];
+        CHECK_HEX(ls_crc32c_squares[i], ls_crc32c_multiply(root, root));
     }
     /* The table ends where it would begin again. */
     CHECK_HEX(ls_crc32c_multiply(ls_crc32c_squares[30], ls_crc32c_squares[30]), ls_crc32c_squares[0]);
@@ -55,7 +56,8 @@ static void test_folds(void) {
     const struct {
         unsigned bytes;
         const uint64_t *pair;
-    } folds[] = {{16, ls_crc32c_fold_16}, {32, ls_crc32c_fold_32}, {64, ls_crc32c_fold_64}, {128, ls_crc32c_fold_128}};
+    } folds[] = {
+        {16, ls_crc32c_fold_16}, {32, ls_crc32c_fold_32}, {64, ls_crc32c_fold_64}, {128, ls_crc32c_fold_128}};
     for (size_t i = 0; i < sizeof folds / sizeof folds[0]; i++) {
         CHECK_HEX(folds[i].pair[0], times_x(ONE, 8 * folds[i].bytes + 31));
         CHECK_HEX(folds[i].pair[1], times_x(ONE, 8 * folds[i].bytes - 33));

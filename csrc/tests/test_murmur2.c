@@ -17,8 +17,8 @@ static void test_known_answers(void) {
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         uint32_t hash = ls_murmur2((const uint8_t *)known[i].key, strlen(known[i].key));
-        CHECK_CASE(hash == (uint32_t)known[i].hash, "\"%s\" hashes to %#x, expected %#x", known[i].key, (unsigned)hash,
-                   (unsigned)known[i].hash);
+        CHECK_CASE(hash == (uint32_t)known[i].hash, "\"%s\" hashes to %#x, expected %#x", known[i].key,
+                   (unsigned)hash, (unsigned)known[i].hash);
     }
 }
 
