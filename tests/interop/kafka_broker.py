@@ -39,7 +39,11 @@ _SETTINGS = {
     "log.index.size.max.bytes": "1024",
     # The records here are years old.
     "log.retention.ms": "-1",
-    "controlled.shutdown.enable": "false",
+    # One voter has nobody to wait for.
+    "controller.quorum.election.timeout.ms": "100",
+    "controller.quorum.election.backoff.max.ms": "50",
+    "broker.heartbeat.interval.ms": "500",
+    "broker.session.timeout.ms": "3000",
 }
 
 

@@ -16,4 +16,4 @@ elif [ "$status" -ne 0 ]; then
 fi
 # The project's default options leave this folder out; these replace them.
 exec timeout 240 "$python" -m pytest -ra --strict-markers --strict-config \
-    -o addopts= tests/interop "$@"
+    --disable-warnings -o addopts= tests/interop "$@"
