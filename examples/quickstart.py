@@ -98,12 +98,11 @@ def summary(value: bytes | None) -> str:
 
 def show_place(directory: Path, topic: logstore.Topic) -> None:
     print(f"\n  where      {directory.resolve()}")
-    print(f"    {'partition':<16}{'records':>10}{'segments':>10}{'bytes':>13}  files")
+    print(f"    {'partition':<16}{'records':>10}{'segments':>10}{'bytes in .log':>15}{'files':>7}")
     for log in topic.logs:
         path, count = Path(log.path), log.log_end_offset - log.log_start_offset
-        files = " ".join(sorted(file.name for file in path.iterdir()))
-        place = f"{path.name:<16}{count:>10,}{len(log.segments):>10}{log.size_bytes:>13,}"
-        print(f"    {place}  {files}")
+        sizes = f"{len(log.segments):>10}{log.size_bytes:>15,}{len(list(path.iterdir())):>7}"
+        print(f"    {path.name:<16}{count:>10,}{sizes}")
 
 
 def rate(count: int, started: float) -> str:
