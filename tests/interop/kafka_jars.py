@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 POM = HERE / "pom.xml"
 JAVA_SOURCES = sorted((HERE / "java").glob("*.java"))
 MINIMUM_JAVA = 17
-FETCH_TIMEOUT_S = 240
+FETCH_TIMEOUT_S = 180
 
 EXIT_TOOLS_MISSING = 3
 EXIT_FETCH_FAILED = 4
