@@ -1,0 +1,241 @@
+"""The examples in ``docs/format`` are decoded, so that the pages cannot drift from the truth."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from reference_codec import (
+    HEADER_BYTES,
+    Reader,
+    ReadRecord,
+    crc32c,
+    decode_batch,
+    decode_control,
+    encode_varint,
+)
+from reference_files import (
+    decode_leader_epochs,
+    decode_offset_checkpoint,
+    decode_offset_index,
+    decode_partition_metadata,
+    decode_time_index,
+    encode_leader_epochs,
+    encode_offset_checkpoint,
+    encode_partition_metadata,
+)
+
+from logstore.records import codecs
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = {page.name: page.read_text() for page in sorted((DOCS / "format").glob("*.md"))}
+FENCE = re.compile(r"^```(hex|text) ([a-z0-9-]+)\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
+FIXED = {"i8": ">b", "i16": ">h", "i32": ">i", "i64": ">q", "u32": ">I", "le32": "<I"}
+
+
+class Row(NamedTuple):
+    """One line of an example."""
+
+    data: bytes
+    name: str
+    type: str
+    value: str
+
+
+def parse_row(line):
+    data, name, kind, *value = re.split(r" {2,}", line)
+    return Row(bytes.fromhex(data), name, kind, value[0] if value else "")
+
+
+HEX = {
+    (page, tag): [parse_row(line) for line in body.splitlines()]
+    for page, text in PAGES.items()
+    for kind, tag, body in FENCE.findall(text)
+    if kind == "hex"
+}
+TEXT = {
+    tag: body
+    for text in PAGES.values()
+    for kind, tag, body in FENCE.findall(text)
+    if kind == "text"
+}
+
+
+def example(tag):
+    """Return the rows of the hex example with this tag, and its bytes."""
+    (rows,) = [rows for (_, name), rows in HEX.items() if name == tag]
+    return rows, b"".join(row.data for row in rows)
+
+
+def numbers(rows):
+    return [int(row.value, 0) for row in rows]
+
+
+# --- every page -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_has_its_parts(page):
+    text = PAGES[page]
+    assert text.startswith("# ")
+    assert text.count("```") % 2 == 0
+    if page == "README.md":
+        linked = set(re.findall(r"\]\(([a-z-]+\.md)\)", text))
+        assert linked | {"README.md"} == set(PAGES)
+        return
+    assert re.search(r"^\| ", text, re.MULTILINE), "no table"
+    assert re.search(r"valid if and only if:?\n+1\. ", text, re.IGNORECASE), "no numbered rules"
+    examples = {name for name, _ in HEX} | {"log-directory.md"}
+    assert page in examples
+
+
+@pytest.mark.parametrize("page", [*PAGES, "../glossary.md"])
+def test_links_lead_somewhere(page):
+    path = DOCS / "format" / page
+    targets = re.findall(r"\]\(([^)#]+)\)", path.read_text())
+    missing = [target for target in targets if not (path.parent / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize(("page", "tag"), HEX)
+def test_each_row_holds_the_value_that_it_names(page, tag):
+    for row in HEX[page, tag]:
+        if row.type in FIXED:
+            assert struct.unpack(FIXED[row.type], row.data)[0] == int(row.value, 0), row
+        elif row.type in ("varint", "varlong"):
+            reader = Reader(row.data)
+            number = reader.varint() if row.type == "varint" else reader.varlong()
+            assert (number, reader.remaining) == (int(row.value), 0), row
+            assert encode_varint(number) == row.data, row
+        elif row.type == "text":
+            assert f'"{row.data.decode()}"' == row.value, row
+        else:
+            assert row.type == "hex", row
+
+
+# --- record batches ---------------------------------------------------------------------------
+
+
+def check_header(rows, header):
+    for row, (name, value) in zip(rows, vars(header).items(), strict=True):
+        assert row.name.lower() == name.replace("_", "")
+        assert int(row.value, 0) == value
+
+
+@pytest.mark.parametrize("tag", ["record-batch", "control-batch"])
+def test_batch_example_has_the_header_that_it_shows(tag):
+    rows, data = example(tag)
+    batch = decode_batch(data)
+    check_header(rows[:13], batch.header)
+    assert sum(len(row.data) for row in rows[:13]) == HEADER_BYTES
+    assert batch.header.size_bytes == len(data)
+
+
+def test_record_batch_example_holds_the_records_that_it_describes():
+    _, data = example("record-batch")
+    assert decode_batch(data).records() == [
+        ReadRecord(42, 1700000000000, b"bob", b"hi", (("t", b"1"),)),
+        ReadRecord(43, 1699999999999, b"amy", None, ()),
+    ]
+
+
+def test_control_batch_example_is_the_marker_that_it_describes():
+    rows, data = example("control-batch")
+    batch = decode_batch(data)
+    (record,) = batch.records()
+    assert record.offset == 42
+    assert batch.header.producer_id == 4242
+    assert decode_control(record) == ("COMMIT", 13)
+    named = {row.name: row.value for row in rows}
+    assert (named["key.type"], named["value.coordinatorEpoch"]) == ("1", "13")
+
+
+def test_header_table_matches_the_example():
+    rows, _ = example("record-batch")
+    table = re.findall(
+        r"^\| (\d+) \| (\d+) \| ([iu]\d+) \| (\w+) \|", PAGES["record-batch.md"], re.MULTILINE
+    )
+    position = 0
+    for (at, size, kind, name), row in zip(table, rows[:13], strict=True):
+        assert (int(at), int(size), kind, name) == (position, len(row.data), row.type, row.name)
+        position += len(row.data)
+
+
+def test_numbers_in_the_text_of_the_record_batch_page():
+    text = PAGES["record-batch.md"]
+    varints = re.findall(r"(-?\d+) \| `((?:[0-9a-f]{2} ?)+)`", text)
+    assert len(varints) == 10
+    for number, data in varints:
+        assert encode_varint(int(number)) == bytes.fromhex(data)
+    assert f"`{crc32c(b'123456789'):#010x}`" in text
+    assert f"`{crc32c(bytes(4)):#010x}`" in text
+
+
+# --- codecs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", codecs.CODEC_NAMES[1:])
+def test_codec_example_decodes(codec):
+    _, data = example(codec)
+    plain = b"logstore " * 4
+    assert codecs.decompress(codecs.codec_id(codec), data, len(plain)) == plain
+
+
+def test_codec_table_is_the_one_in_use():
+    overview = PAGES["compression.md"].partition("## gzip")[0]
+    table = re.findall(r"^\| (\d) \| (\w+) \|", overview, re.MULTILINE)
+    assert [(codecs.codec_id(name), name) for _, name in table] == [(int(i), n) for i, n in table]
+    assert tuple(name for _, name in table) == codecs.CODEC_NAMES
+
+
+# --- indexes and text files -------------------------------------------------------------------
+
+
+def test_offset_index_example():
+    rows, data = example("offset-index")
+    entries = decode_offset_index(data, 1000, 1 << 20)
+    assert [offset for offset, _ in entries] == [1052, 1091, 1138]
+    values = numbers(rows)
+    assert [(offset - 1000, position) for offset, position in entries] == list(
+        zip(values[::2], values[1::2], strict=True)
+    )
+
+
+def test_time_index_example():
+    rows, data = example("time-index")
+    values = numbers(rows)
+    assert [(time, offset - 1000) for time, offset in decode_time_index(data, 1000, 2442)] == list(
+        zip(values[::2], values[1::2], strict=True)
+    )
+
+
+def test_leader_epoch_example():
+    _, data = example("leader-epoch-checkpoint")
+    assert TEXT["leader-epoch-checkpoint"] + "\n" == data.decode()
+    assert decode_leader_epochs(data) == [(3, 1000), (5, 1628)]
+    assert encode_leader_epochs([(3, 1000), (5, 1628)]) == data
+
+
+def test_offset_checkpoint_example():
+    _, data = example("offset-checkpoint")
+    assert TEXT["offset-checkpoint"] + "\n" == data.decode()
+    offsets = {("orders", 0): 1000, ("orders", 1): 0}
+    assert decode_offset_checkpoint(data) == offsets
+    assert encode_offset_checkpoint(offsets) == data
+
+
+def test_partition_metadata_example():
+    _, topic_id = example("partition-metadata")
+    assert decode_partition_metadata(TEXT["partition-metadata"].encode()) == topic_id
+    assert encode_partition_metadata(topic_id).decode() == TEXT["partition-metadata"]
+
+
+def test_directory_example_uses_names_from_the_table():
+    known = set(re.findall(r"^\| `([^`]+)` \|", PAGES["log-directory.md"], re.MULTILINE))
+    for line in TEXT["log-directory"].splitlines():
+        directory, name = line.split()[0].split("/")
+        assert re.fullmatch(r".+-\d+", directory)
+        assert re.sub(r"^\d{20}", "<offset>", name) in known
