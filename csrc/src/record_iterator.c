@@ -66,6 +66,7 @@ LS_NOINLINE
 ls_status ls_record_parse_careful(const uint8_t *at, const uint8_t *end, const uint8_t *start, ls_record_parts *out,
                                   ls_fault *fault) {
     bounded in = {at, end, start};
+    if (at == end) return corrupt(&in, "records are missing", 1, 0, fault);
     int32_t length;
     ls_status status = read_varint32(&in, &length, fault);
     if (status != LS_OK) return status;
