@@ -32,6 +32,7 @@ cdef class LogAppender(LogState):
     cdef readonly int64_t flushed_offset    # records below it are on disk
     cdef readonly int64_t batches_count     # handed over since the log was opened
     cdef int write_state
+    cdef bint marked_clean          # the checkpoint on disk says so: to be taken back before the first write
     cdef bint hand_over_scheduled
     cdef bint flush_scheduled
     # settings, as plain numbers
@@ -67,3 +68,4 @@ cdef class LogAppender(LogState):
 
 
 cdef int level_of(object durability, int default) except -1
+cdef const int64_t[::1] timestamps_view(object timestamps, Py_ssize_t count)

@@ -136,8 +136,10 @@ cdef class LogAppender(LogState):
             self.keys_required = keys_required
             self.clock = clock
 
-    def _activate(self, Segment active not None, int64_t next_offset, int64_t flushed_offset, int32_t leader_epoch):
+    def _activate(self, Segment active not None, int64_t next_offset, int64_t flushed_offset, int32_t leader_epoch,
+                  bint marked_clean):
         """Makes a segment the one that is appended to."""
+        self.marked_clean = marked_clean
         self.active = active
         self.next_offset = next_offset
         self.flushed_offset = flushed_offset
@@ -533,6 +535,9 @@ cdef class LogAppender(LogState):
         cdef const ls_batch_header *header = <const ls_batch_header *>opaque
         cdef ls_fault fault
         cdef ls_status status
+        if self.marked_clean:
+            self._writing_begins()
+            self.marked_clean = False
         if ls_segment_should_roll(self.active.segment, &self.roll_policy, batch_bytes, header.max_timestamp,
                                   ls_batch_last_offset(header), self.now_ms()):
             self._roll(header.base_offset)

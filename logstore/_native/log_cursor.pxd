@@ -1,10 +1,21 @@
 # Walking the batches of one log.
 
 from libc.stdint cimport int64_t, uint8_t
-from logstore._native.core cimport ls_batch_header
+from logstore._native.core cimport ls_batch_header, ls_fault, ls_status
 from logstore._native.log_state cimport LogState
 from logstore._native.record_batch cimport Chunk, RecordBatch
 from logstore._native.segment cimport Segment
+
+
+# Where the next batch of a segment has to stand: what its CRC does not cover.
+cdef struct BatchPlace:
+    int64_t least_base_offset           # offsets rise
+    int64_t end_offset_max              # and stay within their segment
+    bint contiguous                     # and leave no gap
+
+
+cdef ls_status check_place(const BatchPlace *place, const ls_batch_header *header, int64_t position,
+                           ls_fault *fault) noexcept nogil
 
 
 # Reads whole chunks of a log and hands out validated batches that point into them. One thread at a time.
@@ -14,15 +25,19 @@ cdef class LogCursor:
     cdef readonly int64_t stop_offset   # exclusive
     cdef Segment segment                # NULL-like None: locate first
     cdef Chunk chunk
+    cdef Chunk spare_chunk              # the one before, to read into again
     cdef int64_t chunk_position         # of the chunk's first byte in the segment
     cdef Py_ssize_t at                  # next batch in the chunk
     cdef int64_t least_base_offset      # what the next batch's base offset must reach
+    cdef int64_t end_offset             # the log end offset when reach() last said True
     cdef int64_t seen_truncations
     cdef Py_ssize_t chunk_bytes
     cdef Py_ssize_t next_chunk_bytes
 
     cdef RecordBatch fetch_batch(self)
-    cdef int check_order(self, const ls_batch_header *header, int64_t position) except -1
+    cdef bint reach(self) except -1
+    cdef int reach_whole(self, const ls_fault *torn) except -1
+    cdef BatchPlace next_place(self)
     cdef int start_at(self, int64_t position, int64_t base_offset) except -1
     cdef Chunk fresh_chunk(self, Py_ssize_t capacity)
     cdef bint locate(self) except -1

@@ -3,6 +3,7 @@
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t
 from logstore._native.core cimport (
+    LS_CORRUPT,
     LS_OK,
     LS_TORN,
     ls_batch_header,
@@ -97,14 +98,9 @@ cdef class LogCursor:
             self.segment = None
         return 0
 
-    cdef RecordBatch fetch_batch(self):
-        cdef ls_batch_header header
-        cdef ls_fault fault
-        cdef ls_status status
-        cdef const uint8_t *at
-        cdef const uint8_t *end
-        cdef int64_t position, published, log_end_offset
-        cdef Py_ssize_t available
+    cdef bint reach(self) except -1:
+        """Has the chunk hold bytes of the next batch; False at the log end offset or ``stop_offset``."""
+        cdef int64_t log_end_offset
         while True:
             self.log.check_readable()
             # The end offset first: everything below it is published before it is.
@@ -113,38 +109,53 @@ cdef class LogCursor:
             if self.next_offset >= self.stop_offset or self.next_offset >= log_end_offset:
                 if self.next_offset > log_end_offset and self.next_offset < self.stop_offset:
                     raise out_of_range(self.log, self.next_offset)
-                return None
+                return False
             if self.next_offset < self.log.log_start_offset:
                 raise out_of_range(self.log, self.next_offset)
             if self.segment is None and not self.locate():
-                return None
-            position = self.chunk_position + self.at
-            available = self.chunk.size - self.at
-            if available <= 0:
-                published = ls_segment_size_bytes(self.segment.segment)
-                if position >= published:
-                    if not self.next_segment():
-                        return None
-                    continue
+                return False
+            if self.at < self.chunk.size:
+                self.end_offset = log_end_offset
+                return True
+            if self.chunk_position + self.at < ls_segment_size_bytes(self.segment.segment):
                 self.fill(0)
-                continue
+            elif not self.next_segment():
+                return False
+
+    cdef int reach_whole(self, const ls_fault *torn) except -1:
+        """After LS_TORN: reads on from the batch's start, if the file goes on behind the chunk; raises if not."""
+        cdef int64_t left = ls_segment_size_bytes(self.segment.segment) - (self.chunk_position + self.at)
+        cdef Py_ssize_t available = self.chunk.size - self.at
+        if available < left and available < torn.expected:
+            self.fill(<Py_ssize_t>min(torn.expected, left))
+            return 0
+        raise_fault(torn, self.segment.path)
+
+    cdef RecordBatch fetch_batch(self):
+        cdef ls_batch_header header
+        cdef ls_fault fault
+        cdef ls_status status
+        cdef BatchPlace place
+        cdef const uint8_t *at
+        cdef const uint8_t *end
+        cdef int64_t position
+        while self.reach():
+            position = self.chunk_position + self.at
             at = self.chunk.data + self.at
             end = self.chunk.data + self.chunk.size
-            if available > NOGIL_BYTES:
+            if end - at > NOGIL_BYTES:
                 with nogil:
                     status = ls_batch_validate(at, end, position, &header, &fault)
             else:
                 status = ls_batch_validate(at, end, position, &header, &fault)
             if status == LS_TORN:
-                # The batch goes on behind the chunk, if the file does.
-                published = ls_segment_size_bytes(self.segment.segment)
-                if position + available < published and available < fault.expected:
-                    self.fill(<Py_ssize_t>min(fault.expected, published - position))
-                    continue
-                raise_fault(&fault, self.segment.path)
+                self.reach_whole(&fault)
+                continue
+            if status == LS_OK:
+                place = self.next_place()
+                status = check_place(&place, &header, position, &fault)
             if status != LS_OK:
                 raise_fault(&fault, self.segment.path)
-            self.check_order(&header, position)
             self.at += <Py_ssize_t>ls_batch_size_bytes(&header)
             self.least_base_offset = ls_batch_last_offset(&header) + 1
             if self.least_base_offset <= self.next_offset:
@@ -155,19 +166,14 @@ cdef class LogCursor:
             self.next_offset = self.least_base_offset
             return RecordBatch.wrap(self.chunk, at, &header, self.log.topic, self.log.partition, self.segment.path,
                                     position)
+        return None
 
-    cdef int check_order(self, const ls_batch_header *header, int64_t position) except -1:
-        """What the CRC does not cover: offsets rise, and stay within their segment."""
-        if header.base_offset < self.least_base_offset:
-            raise CorruptDataError(self.segment.path, position, "base offset does not rise",
-                                   self.least_base_offset, header.base_offset)
-        if self.log.contiguous and header.base_offset != self.least_base_offset and self.least_base_offset > 0:
-            raise CorruptDataError(self.segment.path, position, "records are missing before this batch",
-                                   self.least_base_offset, header.base_offset)
-        if ls_batch_last_offset(header) >= self.segment.options.end_offset_max:
-            raise CorruptDataError(self.segment.path, position, "offset belongs to the next segment",
-                                   self.segment.options.end_offset_max, ls_batch_last_offset(header))
-        return 0
+    cdef BatchPlace next_place(self):
+        cdef BatchPlace place
+        place.least_base_offset = self.least_base_offset
+        place.end_offset_max = self.segment.options.end_offset_max
+        place.contiguous = self.log.contiguous
+        return place
 
     cdef bint locate(self) except -1:
         """Finds segment and position of the batch that holds next_offset; False where there is none yet."""
@@ -223,9 +229,14 @@ cdef class LogCursor:
         return False
 
     cdef Chunk fresh_chunk(self, Py_ssize_t capacity):
-        """A chunk to read into: this one again where no batch points into it."""
+        """A chunk to read into: an earlier one where no batch points into it any more."""
+        cdef Chunk chunk
         if self.chunk is not None and self.chunk.capacity >= capacity and LS_REFERENCE_COUNT(self.chunk) == 1:
             return self.chunk
+        chunk = self.spare_chunk
+        self.spare_chunk = self.chunk
+        if chunk is not None and chunk.capacity >= capacity and LS_REFERENCE_COUNT(chunk) == 1:
+            return chunk
         return Chunk.create(capacity)
 
     cdef bint fill(self, Py_ssize_t needed) except -1:
@@ -296,6 +307,27 @@ cdef class LogCursor:
         self.segment = None
         self.next_offset = self.log.log_end_offset
         return first, self.next_offset
+
+
+cdef ls_status check_place(const BatchPlace *place, const ls_batch_header *header, int64_t position,
+                           ls_fault *fault) noexcept nogil:
+    fault.status = LS_CORRUPT
+    fault.os_errno = 0
+    fault.position = position
+    fault.expected = place.least_base_offset
+    fault.actual = header.base_offset
+    if header.base_offset < place.least_base_offset:
+        fault.reason = "base offset does not rise"
+        return LS_CORRUPT
+    if place.contiguous and header.base_offset != place.least_base_offset and place.least_base_offset > 0:
+        fault.reason = "records are missing before this batch"
+        return LS_CORRUPT
+    if ls_batch_last_offset(header) >= place.end_offset_max:
+        fault.reason = "offset belongs to the next segment"
+        fault.expected = place.end_offset_max
+        fault.actual = ls_batch_last_offset(header)
+        return LS_CORRUPT
+    return LS_OK
 
 
 cdef object out_of_range(LogState log, int64_t offset):

@@ -1,0 +1,133 @@
+"""``logstore.checkpoint``: what one log knows about itself, in two alternating slots (docs/format/checkpoint.md).
+
+It is a lower bound and a hint: unreadable or missing, the whole log is scanned; nothing is ever deleted for it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import NamedTuple
+
+from logstore._native.checksum import crc32c
+from logstore.errors import UnsupportedFormatError
+from logstore.storage.files import refusals, write_at
+
+__all__ = ["SLOT_BYTES", "Checkpoint", "CheckpointFile"]
+
+MAGIC = b"LSCP"
+VERSION = 1
+# A slot a sector and a page of its own, so that a torn write of one can't touch the other.
+SLOT_BYTES = 4096
+_BODY = struct.Struct(">4sHHqqqqqq")  # magic, version, flags, sequence, five offsets
+_CRC = struct.Struct(">I")
+
+FLAG_CLEAN = 1
+FLAG_SYNC_FAILED = 2
+FLAG_CONTIGUOUS = 4
+
+
+class Checkpoint(NamedTuple):
+    """One state of a log.
+
+    Attributes
+    ----------
+    log_start_offset : int
+        First offset that can be read.
+    flushed_offset : int
+        Records below it are on disk (Kafka: recovery point).
+    segment_base_offset, position : int
+        The segment that held the flushed offset, and the byte position in its .log file.
+    log_end_offset : int
+        The log ended at least here: offsets below are never used again.
+    is_clean : bool
+        The log was closed in good order, and nothing was written since.
+    sync_failed : bool
+        An fsync failed: pages that look right may not be on disk.
+    is_contiguous : bool
+        No compaction, truncation or follower has left gaps between batches.
+    """
+
+    log_start_offset: int = 0
+    flushed_offset: int = 0
+    segment_base_offset: int = 0
+    position: int = 0
+    log_end_offset: int = 0
+    is_clean: bool = False
+    sync_failed: bool = False
+    is_contiguous: bool = True
+
+
+class CheckpointFile:
+    """The file, and which of its slots is next. One writer at a time."""
+
+    __slots__ = ("_sequence", "path")
+
+    def __init__(self, path: str):
+        self.path = path
+        self._sequence = 0
+
+    def read(self) -> Checkpoint | None:
+        """The newest whole state; None where there is none.
+
+        Raises
+        ------
+        UnsupportedFormatError
+            A newer version wrote it.
+        StorageFailureError
+        """
+        with refusals(self.path, "read"):
+            try:
+                descriptor = os.open(
+                    self.path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK
+                )
+            except FileNotFoundError:
+                return None
+            try:
+                data = os.read(descriptor, 2 * SLOT_BYTES)
+            finally:
+                os.close(descriptor)
+        newest: Checkpoint | None = None
+        for slot in range(2):
+            body = data[slot * SLOT_BYTES : slot * SLOT_BYTES + _BODY.size]
+            stored = data[slot * SLOT_BYTES + _BODY.size : slot * SLOT_BYTES + _BODY.size + _CRC.size]
+            if len(stored) < _CRC.size or _CRC.unpack(stored)[0] != crc32c(body):
+                continue
+            magic, version, flags, sequence, *offsets = _BODY.unpack(body)
+            if magic != MAGIC:
+                continue
+            if version != VERSION:
+                raise UnsupportedFormatError(
+                    f"{self.path}: checkpoint version {version}, this release reads {VERSION}; "
+                    "open it with the version that wrote it"
+                )
+            if sequence > self._sequence:
+                self._sequence = sequence
+                newest = Checkpoint(
+                    *offsets,
+                    is_clean=bool(flags & FLAG_CLEAN),
+                    sync_failed=bool(flags & FLAG_SYNC_FAILED),
+                    is_contiguous=bool(flags & FLAG_CONTIGUOUS),
+                )
+        return newest
+
+    def write(self, state: Checkpoint, *, sync: bool = False) -> None:
+        """Writes a state into the older slot.
+
+        Parameters
+        ----------
+        state : Checkpoint
+        sync : bool
+            Whether it has to be on disk when this returns. Without, it may come later: an older state is still true.
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        sequence = self._sequence + 1
+        flags = (
+            FLAG_CLEAN * state.is_clean + FLAG_SYNC_FAILED * state.sync_failed + FLAG_CONTIGUOUS * state.is_contiguous
+        )
+        body = _BODY.pack(MAGIC, VERSION, flags, sequence, *state[:5])
+        write_at(self.path, sequence % 2 * SLOT_BYTES, body + _CRC.pack(crc32c(body)), sync=sync)
+        self._sequence = sequence

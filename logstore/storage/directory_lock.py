@@ -1,0 +1,98 @@
+"""One writer a directory: an advisory lock on ``.lock`` that names its owner.
+
+``flock`` is what keeps a second writer out, also within this process. A POSIX record lock is tried as well, because that
+is what Apache Kafka takes on the same file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+
+from logstore.errors import DataDirLockedError
+from logstore.storage import layout
+from logstore.storage.files import file_failure
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["DirectoryLock"]
+
+
+class DirectoryLock:
+    """The lock, held from construction to `release`.
+
+    Parameters
+    ----------
+    directory : str
+        Must exist.
+
+    Raises
+    ------
+    DataDirLockedError
+        Somebody holds it; the message says who, as far as the file tells.
+    StorageFailureError
+    """
+
+    def __init__(self, directory: str):
+        self.path = os.path.join(directory, layout.LOCK_FILE)
+        try:
+            self._descriptor = os.open(
+                self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o640
+            )
+        except OSError as error:
+            raise file_failure(error, self.path, "open") from error
+        try:
+            self._take()
+        except OSError:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            raise DataDirLockedError(
+                f"{directory} is open for writing by {_owner(self.path)}; close it there, or open with read_only=True"
+            ) from None
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
+        with contextlib.suppress(OSError):  # the lock holds without its owner's name, too
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps(owner).encode(), 0)
+
+    def _take(self) -> None:
+        if fcntl is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            # Far behind the owner's name, which stays readable.
+            os.lseek(self._descriptor, 1 << 30, os.SEEK_SET)
+            msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+
+    def release(self) -> None:
+        """Lets the directory go. Idempotent."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def forget(self) -> None:
+        """In a forked child: closes the inherited descriptor, which leaves the parent's lock in place."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _owner(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            owner = json.loads(file.read(4096))
+        where = "this process" if owner["pid"] == os.getpid() else f"process {owner['pid']}"
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner["since"]))
+        return f"{where} on {owner['host']} since {since}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process (perhaps Apache Kafka)"
