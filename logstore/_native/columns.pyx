@@ -333,6 +333,14 @@ cdef list bytes_list(const uint8_t *origin, const int32_t *starts, const int32_t
     return items
 
 
+cdef void pass_batches(LogCursor cursor, const Walk *walk):
+    """Has the cursor stand where the walk does."""
+    cursor.at = walk.at - walk.origin
+    cursor.least_base_offset = walk.place.least_base_offset
+    if cursor.next_offset < walk.place.least_base_offset:
+        cursor.next_offset = walk.place.least_base_offset
+
+
 @cython.final
 cdef class ColumnCursor:
     """Hands out the records of a log as `ColumnBatch`, every CRC verified. One thread at a time.
@@ -396,7 +404,8 @@ cdef class ColumnCursor:
             walk.place = cursor.next_place()
             with nogil:
                 stop = walk_chunk(&walk, memory)
-            cursor.at = walk.at - walk.origin
+            if walk.at > walk.origin + cursor.at:
+                pass_batches(cursor, &walk)
             compressed = None
             if memory.columns.count == 0:
                 # What stopped the walk is dealt with now; behind records it is met again by the next one.
@@ -404,21 +413,16 @@ cdef class ColumnCursor:
                     compressed = RecordBatch.wrap(cursor.chunk, walk.at, &walk.header, self.log.topic,
                                                   self.log.partition, cursor.segment.path, walk.position)
                     self.decode_compressed(memory, compressed)
-                    cursor.at += <Py_ssize_t>ls_batch_size_bytes(&walk.header)
+                    walk.at += ls_batch_size_bytes(&walk.header)
                     walk.place.least_base_offset = ls_batch_last_offset(&walk.header) + 1
+                    pass_batches(cursor, &walk)
                 elif stop == STOP_TORN:
-                    cursor.least_base_offset = walk.place.least_base_offset
-                    cursor.next_offset = max(start_offset, walk.place.least_base_offset)
                     cursor.reach_whole(&walk.fault)
                     continue
-                elif stop == STOP_FAULT:
-                    raise_fault(&walk.fault, cursor.segment.path)
-                elif stop == STOP_FAULT_IN_RECORDS:
-                    if walk.fault.position >= 0:
+                elif stop == STOP_FAULT or stop == STOP_FAULT_IN_RECORDS:
+                    if stop == STOP_FAULT_IN_RECORDS and walk.fault.position >= 0:
                         walk.fault.position += walk.position
                     raise_fault(&walk.fault, cursor.segment.path)
-            cursor.least_base_offset = walk.place.least_base_offset
-            cursor.next_offset = max(start_offset, walk.place.least_base_offset)
             first = lower_bound(memory.columns.offsets, memory.columns.count, start_offset)
             count = lower_bound(memory.columns.offsets, memory.columns.count, walk.limit)
             if first < count:
