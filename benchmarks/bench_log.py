@@ -19,7 +19,7 @@ class _Stored:
 
         self.directory = tempfile.TemporaryDirectory(prefix="bench-log-", dir=".")
         self.broker = logstore.open(self.directory.name, durability="appended")
-        self.topic = self.broker.create_topic("records")
+        self.topic = self.broker.create_topic("records", retention=-1)
         self.sample = sample_records(RECORDS)
         self.topic.append_many(
             self.sample.values, self.sample.keys, timestamps=self.sample.timestamps
@@ -78,7 +78,7 @@ class Open:
         self.open = logstore.open
         sample = sample_records(1_000)
         with self.open(self.directory.name, durability="appended") as broker:
-            topic = broker.create_topic("records")
+            topic = broker.create_topic("records", retention=-1)
             for _ in range(records // 1_000):
                 topic.append_many(sample.values, sample.keys)
 

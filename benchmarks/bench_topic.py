@@ -22,7 +22,7 @@ class Append:
 
         self.directory = tempfile.TemporaryDirectory(prefix="bench-topic-", dir=".")
         self.broker = logstore.open(self.directory.name, durability=durability)
-        self.topic = self.broker.create_topic("records")
+        self.topic = self.broker.create_topic("records", retention=-1)
         self.sample = sample_records(FLUSHED_RECORDS if durability == "flushed" else RECORDS // 10)
 
     def teardown(self, durability: str) -> None:
@@ -47,7 +47,7 @@ class AppendMany:
 
         self.directory = tempfile.TemporaryDirectory(prefix="bench-topic-", dir=".")
         self.broker = logstore.open(self.directory.name, durability="appended")
-        self.topic = self.broker.create_topic("records", partitions=partitions)
+        self.topic = self.broker.create_topic("records", partitions=partitions, retention=-1)
         sample = sample_records(10_000)
         self.values, self.keys = sample.values, sample.keys
         if columns == "arrow":
@@ -75,7 +75,7 @@ class Read:
 
         self.directory = tempfile.TemporaryDirectory(prefix="bench-topic-", dir=".")
         self.broker = logstore.open(self.directory.name, durability="appended")
-        self.topic = self.broker.create_topic("records", partitions=partitions)
+        self.topic = self.broker.create_topic("records", partitions=partitions, retention=-1)
         sample = sample_records(RECORDS)
         self.topic.append_many(sample.values, sample.keys, timestamps=sample.timestamps)
         found = sorted((record.key, record.value) for record in self.topic.read())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TOPIC = "records"
 RECORDS_PER_CALL = 10_000
+NEVER = 2**63 - 1
 
 
 def _logstore() -> Any:
@@ -31,9 +32,9 @@ def _logstore() -> Any:
     return logstore
 
 
-def _created(directory: Path, durability: str) -> tuple[Any, Any]:
+def _created(directory: Path, durability: str, **settings: object) -> tuple[Any, Any]:
     broker = _logstore().open(directory, durability=durability)
-    return broker, broker.create_topic(TOPIC)
+    return broker, broker.create_topic(TOPIC, retention=-1, **settings)
 
 
 def _check(topic: Any, sample: Sample) -> None:
@@ -278,8 +279,8 @@ def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
 
 
 def write_for_open(directory: Path, sample: Sample, count: int) -> Any:
-    """Append `count` records, the sample over and over, and leave the broker open."""
-    broker, topic = _created(directory, "appended")
+    """Append `count` records, the sample over and over; leave the broker open and nothing flushed."""
+    broker, topic = _created(directory, "appended", flush_ms=NEVER)
     length = len(sample)
     for start in range(0, count, length):
         part = min(length, count - start)
