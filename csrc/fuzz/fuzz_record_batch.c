@@ -1,6 +1,6 @@
-/* Arbitrary bytes as a batch: once as they are, and once with length and CRC put right, so that the fuzzer gets
- * past them to the records. Beyond the sanitizers' own findings, a disagreement between the ways through a
- * batch is a crash. */
+/* Arbitrary bytes as a batch: once as they are, and once with length and CRC put right, so that the fuzzer
+ * gets past them to the records. Beyond the sanitizers' own findings, a disagreement between the ways through
+ * a batch is a crash. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,7 +80,8 @@ static void compare_ways(const ls_batch_header *header, const uint8_t *payload, 
             MUST(count < columns.count);
             MUST(offsets[count] == record.offset && timestamps[count] == record.timestamp);
             MUST(same_bytes(payload + key_starts[count], key_bytes[count], record.key, record.key_bytes));
-            MUST(same_bytes(payload + value_starts[count], value_bytes[count], record.value, record.value_bytes));
+            MUST(same_bytes(payload + value_starts[count], value_bytes[count], record.value,
+                            record.value_bytes));
             MUST(payload + headers_starts[count] == record.headers);
             MUST(headers_counts[count] == record.headers_count);
         }
@@ -93,8 +94,9 @@ static void compare_ways(const ls_batch_header *header, const uint8_t *payload, 
         MUST(status == LS_END && columns.count == count);
     } else {
         MUST(columns.count == 0);
-        MUST(columns_status == LS_FULL || (columns_status == status && fault.position == columns_fault.position &&
-                                           fault.reason == columns_fault.reason));
+        MUST(columns_status == LS_FULL ||
+             (columns_status == status && fault.position == columns_fault.position &&
+              fault.reason == columns_fault.reason));
     }
 
     int64_t max_timestamp;
@@ -148,19 +150,20 @@ static void rebuild(const ls_batch_header *header, const uint8_t *payload, const
         }
         int64_t timestamp = record.timestamp < -1 ? -1 : record.timestamp;
         MUST(ls_batch_builder_append(&builder, timestamp, (ls_span){record.key, record.key_bytes},
-                                     (ls_span){record.value, record.value_bytes}, headers, record.headers_count,
-                                     &fault) == LS_OK);
+                                     (ls_span){record.value, record.value_bytes}, headers,
+                                     record.headers_count, &fault) == LS_OK);
     }
     if (builder.records_count > 0) {
-        static const ls_batch_stamp_fields fields = {.producer_id = -1, .producer_epoch = -1, .base_sequence = -1};
+        static const ls_batch_stamp_fields fields = {
+            .producer_id = -1, .producer_epoch = -1, .base_sequence = -1};
         ls_batch_header sealed, read;
         ls_batch_builder_seal(&builder, &fields, &sealed);
         const uint8_t *built_end = builder.buffer + builder.size_bytes;
         MUST(ls_batch_validate(builder.buffer, built_end, 0, &read, &fault) == LS_OK);
         int64_t max_timestamp;
         int32_t null_key;
-        MUST(ls_batch_check_records(&read, builder.buffer + LS_BATCH_HEADER_BYTES, built_end, &max_timestamp, &null_key,
-                                    &fault) == LS_OK);
+        MUST(ls_batch_check_records(&read, builder.buffer + LS_BATCH_HEADER_BYTES, built_end, &max_timestamp,
+                                    &null_key, &fault) == LS_OK);
         MUST(max_timestamp == sealed.max_timestamp);
     }
     ls_batch_builder_free(&builder);

@@ -27,7 +27,8 @@ static LS_NOINLINE ls_status reserve(ls_batch_builder *builder, uint64_t needed_
     if (capacity_bytes < needed_bytes) capacity_bytes = needed_bytes;
     uint8_t *buffer = realloc(builder->buffer, (size_t)capacity_bytes);
     if (buffer == NULL) {
-        return ls_fail(fault, LS_NO_MEMORY, "no memory for the batch being built", -1, (int64_t)capacity_bytes, -1);
+        return ls_fail(fault, LS_NO_MEMORY, "no memory for the batch being built", -1,
+                       (int64_t)capacity_bytes, -1);
     }
     builder->buffer = buffer;
     builder->capacity_bytes = (size_t)capacity_bytes;
@@ -142,8 +143,8 @@ static LS_ALWAYS_INLINE uint8_t *put_bytes(uint8_t *to, const uint8_t *from, siz
 }
 
 /* What a record's length says, when it has no headers. */
-static LS_ALWAYS_INLINE uint64_t plain_body_bytes(uint64_t timestamp_bits, uint32_t offset_bits, int32_t key_bytes,
-                                                  int32_t value_bytes) {
+static LS_ALWAYS_INLINE uint64_t plain_body_bytes(uint64_t timestamp_bits, uint32_t offset_bits,
+                                                  int32_t key_bytes, int32_t value_bytes) {
     return 1 + bits_size_bytes(timestamp_bits) + bits_size_bytes(offset_bits) +
            bits_size_bytes(length_bits(key_bytes)) + span_size_bytes(key_bytes) +
            bits_size_bytes(length_bits(value_bytes)) + span_size_bytes(value_bytes) + 1;
@@ -185,7 +186,8 @@ static LS_ALWAYS_INLINE int64_t base_timestamp_for(const ls_batch_builder *build
 
 size_t ls_record_size_bytes_max(int32_t key_bytes, int32_t value_bytes, const ls_record_header *headers,
                                 int32_t headers_count) {
-    uint64_t size_bytes = RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key_bytes) + span_size_bytes(value_bytes);
+    uint64_t size_bytes =
+        RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key_bytes) + span_size_bytes(value_bytes);
     for (int32_t i = 0; i < headers_count; i++) {
         size_bytes += HEADER_OVERHEAD_BYTES_MAX + span_size_bytes(headers[i].key_bytes) +
                       span_size_bytes(headers[i].value_bytes);
@@ -211,9 +213,9 @@ static LS_NOINLINE ls_status append_slowly(ls_batch_builder *builder, int64_t ti
         if (headers[i].key_bytes < 0) {
             return ls_fail(fault, LS_INVALID_ARGUMENT, "header has no key", -1, 0, headers[i].key_bytes);
         }
-        body_bytes += bits_size_bytes(length_bits(headers[i].key_bytes)) + span_size_bytes(headers[i].key_bytes) +
-                           bits_size_bytes(length_bits(headers[i].value_bytes)) +
-                           span_size_bytes(headers[i].value_bytes);
+        body_bytes +=
+            bits_size_bytes(length_bits(headers[i].key_bytes)) + span_size_bytes(headers[i].key_bytes) +
+            bits_size_bytes(length_bits(headers[i].value_bytes)) + span_size_bytes(headers[i].value_bytes);
         if (body_bytes > INT32_MAX) return refuse_size(body_bytes, fault);
     }
     uint64_t size_bytes = builder->size_bytes + record_size_bytes(body_bytes);
@@ -237,11 +239,11 @@ static LS_NOINLINE ls_status append_slowly(ls_batch_builder *builder, int64_t ti
     return LS_OK;
 }
 
-/* A record without headers, where the bound says that it fits. Its length is written last: how many bytes that
- * takes is nearly always clear from the bytes alone, and working it out beforehand costs more than moving the rare
- * record that crosses from one byte to two. */
-static LS_ALWAYS_INLINE void put_plain_record(ls_batch_builder *builder, int64_t timestamp, const ls_span *key,
-                                              const ls_span *value) {
+/* A record without headers, where the bound says that it fits. Its length is written last: how many bytes
+ * that takes is nearly always clear from the bytes alone, and working it out beforehand costs more than
+ * moving the rare record that crosses from one byte to two. */
+static LS_ALWAYS_INLINE void put_plain_record(ls_batch_builder *builder, int64_t timestamp,
+                                              const ls_span *key, const ls_span *value) {
     int64_t base_timestamp = base_timestamp_for(builder, timestamp);
     uint64_t timestamp_bits = zigzag_encode(timestamp_delta(timestamp, base_timestamp));
     uint32_t offset_bits = (uint32_t)builder->records_count << 1;
@@ -262,7 +264,8 @@ static LS_ALWAYS_INLINE void put_plain_record(ls_batch_builder *builder, int64_t
         }
         put_bits(start, (uint64_t)body_bytes << 1);
     } else {
-        uint64_t body_bytes = plain_body_bytes(timestamp_bits, offset_bits, key->size_bytes, value->size_bytes);
+        uint64_t body_bytes =
+            plain_body_bytes(timestamp_bits, offset_bits, key->size_bytes, value->size_bytes);
         at = put_bits(start, body_bytes << 1);
         at = put_fields(at, timestamp_bits, offset_bits, key, value);
         *at++ = 0;
@@ -275,8 +278,10 @@ static LS_ALWAYS_INLINE void put_plain_record(ls_batch_builder *builder, int64_t
 
 ls_status ls_batch_builder_append(ls_batch_builder *builder, int64_t timestamp, ls_span key, ls_span value,
                                   const ls_record_header *headers, int32_t headers_count, ls_fault *fault) {
-    uint64_t bound = RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key.size_bytes) + span_size_bytes(value.size_bytes);
-    if (LS_UNLIKELY(headers_count != 0 || timestamp < -1 || builder->capacity_bytes - builder->size_bytes < bound)) {
+    uint64_t bound =
+        RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key.size_bytes) + span_size_bytes(value.size_bytes);
+    if (LS_UNLIKELY(headers_count != 0 || timestamp < -1 ||
+                    builder->capacity_bytes - builder->size_bytes < bound)) {
         return append_slowly(builder, timestamp, &key, &value, headers, headers_count, fault);
     }
     put_plain_record(builder, timestamp, &key, &value);
@@ -290,8 +295,8 @@ static LS_NOINLINE ls_status append_within(ls_batch_builder *builder, int64_t ti
                                            const ls_span *value, size_t limit_bytes, ls_fault *fault) {
     if (builder->records_count > 0) {
         uint64_t timestamp_bits = zigzag_encode(timestamp_delta(timestamp, builder->base_timestamp));
-        uint64_t body_bytes = plain_body_bytes(timestamp_bits, (uint32_t)builder->records_count << 1, key->size_bytes,
-                                               value->size_bytes);
+        uint64_t body_bytes = plain_body_bytes(timestamp_bits, (uint32_t)builder->records_count << 1,
+                                               key->size_bytes, value->size_bytes);
         uint64_t size_bytes = builder->size_bytes + record_size_bytes(body_bytes);
         if (size_bytes > limit_bytes || size_bytes > INT32_MAX) return LS_FULL;
     }
@@ -332,7 +337,8 @@ ls_status ls_batch_builder_append_many(ls_batch_builder *builder, const ls_span 
 
 /* ---- sealing ----------------------------------------------------------------------------------- */
 
-void ls_batch_builder_seal(ls_batch_builder *builder, const ls_batch_stamp_fields *fields, ls_batch_header *out) {
+void ls_batch_builder_seal(ls_batch_builder *builder, const ls_batch_stamp_fields *fields,
+                           ls_batch_header *out) {
     bool log_append_time = (fields->attributes & LS_ATTRIBUTE_LOG_APPEND_TIME) != 0;
     ls_batch_header header = {
         .base_offset = fields->base_offset,

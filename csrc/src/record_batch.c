@@ -16,7 +16,7 @@ enum {
 };
 
 /* The rules that need nothing behind the frame. Where fewer than its 17 bytes are there, those fields are
- * judged that are. `whole` asks for all declared bytes before another magic counts as a known kind of entry. */
+ * judged that are. `whole` asks for all declared bytes before another magic counts as a kind of entry. */
 static ls_status check_frame(const uint8_t *at, const uint8_t *end, int64_t position, bool whole,
                              ls_fault *fault) {
     int64_t available = end - at;
@@ -24,8 +24,8 @@ static ls_status check_frame(const uint8_t *at, const uint8_t *end, int64_t posi
     if (available >= LS_BATCH_LENGTH_AT) {
         int64_t base_offset = ls_load_i64(at + LS_BATCH_BASE_OFFSET_AT);
         if (base_offset < 0) {
-            return ls_fail(fault, LS_CORRUPT, "base offset is negative", position + LS_BATCH_BASE_OFFSET_AT, 0,
-                           base_offset);
+            return ls_fail(fault, LS_CORRUPT, "base offset is negative", position + LS_BATCH_BASE_OFFSET_AT,
+                           0, base_offset);
         }
     }
     if (available >= LS_BATCH_OVERHEAD_BYTES) {
@@ -77,8 +77,8 @@ static ls_status read_header(const uint8_t *at, const uint8_t *end, int64_t posi
     ls_batch_header header;
     load_header(at, &header);
     if (header.last_offset_delta < 0) {
-        return ls_fail(fault, LS_CORRUPT, "last offset delta is negative", position + LS_BATCH_LAST_OFFSET_DELTA_AT,
-                       0, header.last_offset_delta);
+        return ls_fail(fault, LS_CORRUPT, "last offset delta is negative",
+                       position + LS_BATCH_LAST_OFFSET_DELTA_AT, 0, header.last_offset_delta);
     }
     if (header.base_offset > INT64_MAX - header.last_offset_delta) {
         return ls_fail(fault, LS_CORRUPT, "last offset is past the largest possible",
@@ -86,8 +86,8 @@ static ls_status read_header(const uint8_t *at, const uint8_t *end, int64_t posi
                        header.last_offset_delta);
     }
     if (header.records_count < 0) {
-        return ls_fail(fault, LS_CORRUPT, "records count is negative", position + LS_BATCH_RECORDS_COUNT_AT, 0,
-                       header.records_count);
+        return ls_fail(fault, LS_CORRUPT, "records count is negative", position + LS_BATCH_RECORDS_COUNT_AT,
+                       0, header.records_count);
     }
     int64_t count_max = (int64_t)header.last_offset_delta + 1;
     if (header.records_count > count_max) {
@@ -136,7 +136,8 @@ static ls_status check_control_records(const uint8_t *batch, int64_t position, c
                            ls_load_i16(record.key));
         }
         int16_t type = ls_load_i16(record.key + CONTROL_TYPE_AT);
-        bool is_marker = header->producer_id >= 0 && (type == CONTROL_TYPE_ABORT || type == CONTROL_TYPE_COMMIT);
+        bool is_marker =
+            header->producer_id >= 0 && (type == CONTROL_TYPE_ABORT || type == CONTROL_TYPE_COMMIT);
         if (!is_marker) continue;
         if (record.value_bytes < MARKER_VALUE_BYTES_MIN) {
             return ls_fail(fault, LS_CORRUPT, "transaction marker's value is too short", record_position,
@@ -191,7 +192,8 @@ void ls_batch_stamp(uint8_t *batch, int64_t base_offset, int32_t partition_leade
     ls_store_i32(batch + LS_BATCH_LEADER_EPOCH_AT, partition_leader_epoch);
 }
 
-void ls_batch_stamp_timestamps(uint8_t *batch, size_t batch_bytes, bool log_append_time, int64_t max_timestamp) {
+void ls_batch_stamp_timestamps(uint8_t *batch, size_t batch_bytes, bool log_append_time,
+                               int64_t max_timestamp) {
     uint16_t attributes = ls_load_u16(batch + LS_BATCH_ATTRIBUTES_AT);
     attributes = (uint16_t)(log_append_time ? attributes | LS_ATTRIBUTE_LOG_APPEND_TIME
                                             : attributes & ~LS_ATTRIBUTE_LOG_APPEND_TIME);

@@ -1,6 +1,7 @@
 #include "record_parse.h"
 
-/* The end and the odd cases are the iterator's: it goes over the batch again, at its own pace, and names the fault. */
+/* The end and the odd cases are the iterator's: it goes over the batch again, at its own pace, and names the
+ * fault. */
 static LS_NOINLINE ls_status find_fault(const ls_batch_header *header, const uint8_t *payload,
                                         const uint8_t *payload_end, ls_fault *fault) {
     ls_record_iterator iterator;
@@ -69,7 +70,8 @@ ls_status ls_columns_append(ls_columns *columns, const ls_batch_header *header, 
             return find_fault(header, payload, payload_end, fault);
         }
         offsets[i] = ls_add_wrapping(base_offset, parts.offset_delta);
-        timestamps[i] = ls_add_wrapping(base_timestamp, (int64_t)((uint64_t)parts.timestamp_delta & delta_mask));
+        timestamps[i] =
+            ls_add_wrapping(base_timestamp, (int64_t)((uint64_t)parts.timestamp_delta & delta_mask));
         key_starts[i] = (int32_t)(parts.key - origin);
         key_bytes[i] = parts.key_bytes;
         value_starts[i] = (int32_t)(parts.value - origin);
@@ -82,7 +84,9 @@ ls_status ls_columns_append(ls_columns *columns, const ls_batch_header *header, 
         at = parts.next;
     }
     /* They rise, so that the last one speaks for all. */
-    if (LS_UNLIKELY(previous_delta > header->last_offset_delta || at != payload_end)) return find_fault(header, payload, payload_end, fault);
+    if (LS_UNLIKELY(previous_delta > header->last_offset_delta || at != payload_end)) {
+        return find_fault(header, payload, payload_end, fault);
+    }
     columns->count = first + (size_t)records_count;
     return LS_OK;
 }

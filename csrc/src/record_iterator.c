@@ -19,7 +19,8 @@ static int64_t batch_position(const uint8_t *at, const uint8_t *start) {
     return LS_BATCH_HEADER_BYTES + (at - start);
 }
 
-static ls_status corrupt(const bounded *in, const char *reason, int64_t expected, int64_t actual, ls_fault *fault) {
+static ls_status corrupt(const bounded *in, const char *reason, int64_t expected, int64_t actual,
+                         ls_fault *fault) {
     return ls_fail(fault, LS_CORRUPT, reason, batch_position(in->at, in->start), expected, actual);
 }
 
@@ -38,8 +39,8 @@ static ls_status read_varint64(bounded *in, int64_t *value, ls_fault *fault) {
 }
 
 /* A length and that many bytes; negative lengths are null where null is allowed. */
-static ls_status read_bytes(bounded *in, bool nullable, const char *beyond, const uint8_t **bytes, int32_t *size_bytes,
-                            ls_fault *fault) {
+static ls_status read_bytes(bounded *in, bool nullable, const char *beyond, const uint8_t **bytes,
+                            int32_t *size_bytes, ls_fault *fault) {
     const bounded before = *in;
     int32_t length;
     ls_status status = read_varint32(in, &length, fault);
@@ -57,14 +58,16 @@ static ls_status read_bytes(bounded *in, bool nullable, const char *beyond, cons
 }
 
 static ls_status read_record_header(bounded *in, ls_record_header *out, ls_fault *fault) {
-    ls_status status = read_bytes(in, false, "header key is longer than its record", &out->key, &out->key_bytes, fault);
+    ls_status status =
+        read_bytes(in, false, "header key is longer than its record", &out->key, &out->key_bytes, fault);
     if (status != LS_OK) return status;
-    return read_bytes(in, true, "header value is longer than its record", &out->value, &out->value_bytes, fault);
+    return read_bytes(in, true, "header value is longer than its record", &out->value, &out->value_bytes,
+                      fault);
 }
 
 LS_NOINLINE
-ls_status ls_record_parse_careful(const uint8_t *at, const uint8_t *end, const uint8_t *start, ls_record_parts *out,
-                                  ls_fault *fault) {
+ls_status ls_record_parse_careful(const uint8_t *at, const uint8_t *end, const uint8_t *start,
+                                  ls_record_parts *out, ls_fault *fault) {
     bounded in = {at, end, start};
     if (at == end) return corrupt(&in, "records are missing", 1, 0, fault);
     int32_t length;
@@ -85,14 +88,16 @@ ls_status ls_record_parse_careful(const uint8_t *at, const uint8_t *end, const u
     if ((status = read_varint32(&in, &parts.offset_delta, fault)) != LS_OK) return status;
     status = read_bytes(&in, true, "key is longer than its record", &parts.key, &parts.key_bytes, fault);
     if (status != LS_OK) return status;
-    status = read_bytes(&in, true, "value is longer than its record", &parts.value, &parts.value_bytes, fault);
+    status =
+        read_bytes(&in, true, "value is longer than its record", &parts.value, &parts.value_bytes, fault);
     if (status != LS_OK) return status;
 
     const bounded before_count = in;
     if ((status = read_varint32(&in, &parts.headers_count, fault)) != LS_OK) return status;
     parts.headers = in.at;
     if (parts.headers_count < 0 || parts.headers_count > in.end - in.at) {
-        return corrupt(&before_count, "headers count is impossible", in.end - in.at, parts.headers_count, fault);
+        return corrupt(&before_count, "headers count is impossible", in.end - in.at, parts.headers_count,
+                       fault);
     }
     for (int32_t i = 0; i < parts.headers_count; i++) {
         ls_record_header header;
@@ -130,7 +135,8 @@ bool ls_record_headers_fill(const uint8_t *at, const uint8_t *end, int32_t count
     return at == end;
 }
 
-ls_status ls_record_header_next(const uint8_t **at, const uint8_t *end, ls_record_header *out, ls_fault *fault) {
+ls_status ls_record_header_next(const uint8_t **at, const uint8_t *end, ls_record_header *out,
+                                ls_fault *fault) {
     bounded in = {*at, end, *at};
     ls_record_header header;
     ls_status status = read_record_header(&in, &header, fault);
@@ -145,8 +151,8 @@ ls_status ls_record_header_next(const uint8_t **at, const uint8_t *end, ls_recor
 
 /* ---- the iterator ------------------------------------------------------------------------------ */
 
-void ls_record_iterator_init(ls_record_iterator *iterator, const ls_batch_header *header, const uint8_t *payload,
-                             const uint8_t *payload_end) {
+void ls_record_iterator_init(ls_record_iterator *iterator, const ls_batch_header *header,
+                             const uint8_t *payload, const uint8_t *payload_end) {
     int codec = ls_batch_codec(header);
     /* Nothing in reach sends the first call to the careful path, which knows why. */
     bool nothing_to_read = header->records_count == 0 || codec > LS_CODEC_ZSTD;
@@ -166,17 +172,21 @@ void ls_record_iterator_init(ls_record_iterator *iterator, const ls_batch_header
 /* What is not a record: the end, and what the header alone makes impossible. */
 static LS_NOINLINE ls_status end_iteration(const ls_record_iterator *iterator, ls_fault *fault) {
     const bounded in = {iterator->at, iterator->end, iterator->start};
-    if (iterator->remaining < 0) return corrupt(&in, "records count is negative", 0, iterator->remaining, fault);
+    if (iterator->remaining < 0) {
+        return corrupt(&in, "records count is negative", 0, iterator->remaining, fault);
+    }
     if (iterator->at != iterator->end) {
         return corrupt(&in, "bytes are left over after the last record", 0, in.end - in.at, fault);
     }
     return LS_END;
 }
 
-static LS_NOINLINE ls_status refuse_offset_delta(const ls_record_iterator *iterator, int32_t delta, ls_fault *fault) {
+static LS_NOINLINE ls_status refuse_offset_delta(const ls_record_iterator *iterator, int32_t delta,
+                                                 ls_fault *fault) {
     const bounded in = {iterator->at, iterator->end, iterator->start};
     if (delta > iterator->last_offset_delta) {
-        return corrupt(&in, "offset delta is past the batch's last", iterator->last_offset_delta, delta, fault);
+        return corrupt(&in, "offset delta is past the batch's last", iterator->last_offset_delta, delta,
+                       fault);
     }
     return corrupt(&in, "offset deltas do not rise", (int64_t)iterator->previous_delta + 1, delta, fault);
 }
@@ -188,8 +198,9 @@ static LS_ALWAYS_INLINE ls_status take_record(ls_record_iterator *iterator, cons
         return refuse_offset_delta(iterator, delta, fault);
     }
     out->offset = ls_add_wrapping(iterator->base_offset, parts->offset_delta);
-    out->timestamp = iterator->log_append_time ? iterator->log_append_timestamp
-                                               : ls_add_wrapping(iterator->base_timestamp, parts->timestamp_delta);
+    out->timestamp = iterator->log_append_time
+                         ? iterator->log_append_timestamp
+                         : ls_add_wrapping(iterator->base_timestamp, parts->timestamp_delta);
     out->key = parts->key;
     out->value = parts->value;
     out->headers = parts->headers;
@@ -205,7 +216,8 @@ static LS_ALWAYS_INLINE ls_status take_record(ls_record_iterator *iterator, cons
 
 static LS_NOINLINE ls_status next_carefully(ls_record_iterator *iterator, ls_record *out, ls_fault *fault) {
     if (iterator->codec > LS_CODEC_ZSTD) {
-        return ls_fail(fault, LS_CORRUPT, "codec is unknown", LS_BATCH_ATTRIBUTES_AT, LS_CODEC_ZSTD, iterator->codec);
+        return ls_fail(fault, LS_CORRUPT, "codec is unknown", LS_BATCH_ATTRIBUTES_AT, LS_CODEC_ZSTD,
+                       iterator->codec);
     }
     ls_record_parts parts;
     ls_status status = ls_record_parse_careful(iterator->at, iterator->end, iterator->start, &parts, fault);
@@ -224,15 +236,17 @@ ls_status ls_record_iterator_next(ls_record_iterator *iterator, ls_record *out, 
 
 /* ---- a leader's check -------------------------------------------------------------------------- */
 
-ls_status ls_batch_check_records(const ls_batch_header *header, const uint8_t *payload, const uint8_t *payload_end,
-                                 int64_t *max_timestamp, int32_t *null_key_index, ls_fault *fault) {
+ls_status ls_batch_check_records(const ls_batch_header *header, const uint8_t *payload,
+                                 const uint8_t *payload_end, int64_t *max_timestamp, int32_t *null_key_index,
+                                 ls_fault *fault) {
     if (header->records_count <= 0) {
         return ls_fail(fault, LS_CORRUPT, "batch holds no records", LS_BATCH_RECORDS_COUNT_AT, 1,
                        header->records_count);
     }
     if (header->records_count != (int64_t)header->last_offset_delta + 1) {
-        return ls_fail(fault, LS_CORRUPT, "records count is not the number of offsets", LS_BATCH_RECORDS_COUNT_AT,
-                       (int64_t)header->last_offset_delta + 1, header->records_count);
+        return ls_fail(fault, LS_CORRUPT, "records count is not the number of offsets",
+                       LS_BATCH_RECORDS_COUNT_AT, (int64_t)header->last_offset_delta + 1,
+                       header->records_count);
     }
     ls_record_iterator iterator;
     ls_record_iterator_init(&iterator, header, payload, payload_end);

@@ -1,4 +1,5 @@
-/* Parsing one record (log-format, sections 1.4 and 1.5): shared by the iterator, the columns and the leader's check.
+/* Parsing one record (log-format, sections 1.4 and 1.5): shared by the iterator, the columns and the leader's
+ * check.
  *
  * Two parsers with the same verdicts. The fast one is inlined, checks the buffer's end once for everything in
  * front of the key, and gives up (without a verdict) on what is rare or wrong: the end of the buffer near,
@@ -39,15 +40,16 @@ typedef struct ls_record_parts {
     int32_t headers_count;
 } ls_record_parts;
 
-/* Decides on the record at `at`: LS_OK or LS_CORRUPT, with the position counted from `start`, behind a batch header. */
-ls_status ls_record_parse_careful(const uint8_t *at, const uint8_t *end, const uint8_t *start, ls_record_parts *out,
-                                  ls_fault *fault);
+/* Decides on the record at `at`: LS_OK or LS_CORRUPT, with the position counted from `start`, behind a batch
+ * header. */
+ls_status ls_record_parse_careful(const uint8_t *at, const uint8_t *end, const uint8_t *start,
+                                  ls_record_parts *out, ls_fault *fault);
 
 /* Whether exactly [at, end) holds `count` headers of lengths below 8192; false gives no verdict. */
 bool ls_record_headers_fill(const uint8_t *at, const uint8_t *end, int32_t count);
 
-/* Bytes the fast parser may read before it knows the record's length: length 2, attributes 1, timestamp delta 8,
- * offset delta 3, key length 2. */
+/* Bytes the fast parser may read in front of the key: length 2, attributes 1, timestamp delta 8, offset
+ * delta 3, key length 2. */
 enum { LS_RECORD_FAST_BYTES = 16 };
 
 static LS_ALWAYS_INLINE int64_t ls_zigzag_decode(uint64_t bits) {
@@ -82,7 +84,8 @@ static LS_ALWAYS_INLINE size_t ls_wide_varint_bits(const uint8_t *at, uint64_t *
 }
 
 /* A varint of one or two bytes, both of which can be read; leaves the function with false where it is longer.
- * Branches, not masks: the sizes in a batch are much alike, and each guessed size makes the next place a constant. */
+ * Branches, not masks: the sizes in a batch are much alike, and each guessed size makes the next place a
+ * constant. */
 #define LS_SHORT_VARINT(at, bits) \
     do { \
         (bits) = *(at)++; \
@@ -93,7 +96,8 @@ static LS_ALWAYS_INLINE size_t ls_wide_varint_bits(const uint8_t *at, uint64_t *
         } \
     } while (0)
 
-static LS_ALWAYS_INLINE bool ls_record_parse_fast(const uint8_t *at, const uint8_t *end, ls_record_parts *out) {
+static LS_ALWAYS_INLINE bool ls_record_parse_fast(const uint8_t *at, const uint8_t *end,
+                                                  ls_record_parts *out) {
     if (LS_UNLIKELY(end - at < LS_RECORD_FAST_BYTES)) return false;
     uint32_t bits;
     LS_SHORT_VARINT(at, bits);

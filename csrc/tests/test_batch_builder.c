@@ -3,7 +3,8 @@
 #include "vector_file.h"
 
 static const ls_fault no_fault = {LS_OK, 0, "", 0, 0, 0};
-static const ls_batch_stamp_fields plain_fields = {.producer_id = -1, .producer_epoch = -1, .base_sequence = -1};
+static const ls_batch_stamp_fields plain_fields = {
+    .producer_id = -1, .producer_epoch = -1, .base_sequence = -1};
 
 static ls_span text_span(const char *text) {
     return text == NULL ? (ls_span){NULL, -1} : (ls_span){(const uint8_t *)text, (int32_t)strlen(text)};
@@ -16,12 +17,14 @@ static void test_rebuilds_the_vectors(void) {
     static const char *names[] = {
         "single_kv", "single_null_key", "single_null_value", "single_null_both", "single_empty_key",
         "single_empty_value", "single_empty_both", "single_binary", "headers_one", "headers_null_value",
-        "headers_empty_value", "headers_empty_key", "headers_duplicate_keys", "headers_unicode", "headers_100",
-        "ts_increasing", "ts_negative_deltas", "ts_mixed_max_in_middle", "ts_zero", "ts_no_timestamp",
-        "ts_varlong_boundaries", "ts_delta_10_bytes", "ts_delta_negative_10_bytes", "value_len_63", "value_len_64",
-        "value_len_8191", "value_len_8192", "one_none", "many10_none", "many200_none", "idempotent_zero",
-        "idempotent_max", "idempotent_seq_at_max", "transactional", "broker_offset_epoch", "control_commit",
-        "rdk_single", "rdk_nulls", "rdk_headers", "rdk_ts_negative", "rdk_many200_none", "rdk_idempotent"};
+        "headers_empty_value", "headers_empty_key", "headers_duplicate_keys", "headers_unicode",
+        "headers_100", "ts_increasing", "ts_negative_deltas", "ts_mixed_max_in_middle", "ts_zero",
+        "ts_no_timestamp", "ts_varlong_boundaries", "ts_delta_10_bytes", "ts_delta_negative_10_bytes",
+        "value_len_63", "value_len_64", "value_len_8191", "value_len_8192", "one_none", "many10_none",
+        "many200_none", "idempotent_zero", "idempotent_max", "idempotent_seq_at_max", "transactional",
+        "broker_offset_epoch", "control_commit", "rdk_single", "rdk_nulls", "rdk_headers",
+        "rdk_ts_negative", "rdk_many200_none", "rdk_idempotent",
+    };
     for (size_t v = 0; v < sizeof names / sizeof names[0]; v++) {
         vector_file vector = vector_file_read(names[v]);
         ls_fault fault = no_fault;
@@ -39,9 +42,9 @@ static void test_rebuilds_the_vectors(void) {
             for (int32_t i = 0; i < record.headers_count; i++) {
                 REQUIRE_INT(ls_record_header_next(&at, vector.end, &headers[i], &fault), LS_OK);
             }
-            CHECK_INT(ls_batch_builder_append(&builder, record.timestamp, (ls_span){record.key, record.key_bytes},
-                                              (ls_span){record.value, record.value_bytes}, headers,
-                                              record.headers_count, &fault),
+            CHECK_INT(ls_batch_builder_append(
+                          &builder, record.timestamp, (ls_span){record.key, record.key_bytes},
+                          (ls_span){record.value, record.value_bytes}, headers, record.headers_count, &fault),
                       LS_OK);
         }
         ls_batch_stamp_fields fields = {.base_offset = header.base_offset,
@@ -77,15 +80,16 @@ static void check_reads_back(ls_batch_builder *builder, const ls_span *keys, con
         ls_record record;
         ls_status status = ls_record_iterator_next(&iterator, &record, &fault);
         if (!CHECK_CASE(status == LS_OK, "record %zu: %s", i, fault.reason)) return;
-        bool same_key = record.key_bytes == keys[i].size_bytes &&
-                        (keys[i].size_bytes <= 0 || memcmp(record.key, keys[i].bytes, (size_t)record.key_bytes) == 0);
-        bool same_value =
-            record.value_bytes == values[i].size_bytes &&
-            (values[i].size_bytes <= 0 || memcmp(record.value, values[i].bytes, (size_t)record.value_bytes) == 0);
+        bool same_key =
+            record.key_bytes == keys[i].size_bytes &&
+            (keys[i].size_bytes <= 0 || memcmp(record.key, keys[i].bytes, (size_t)record.key_bytes) == 0);
+        bool same_value = record.value_bytes == values[i].size_bytes &&
+                          (values[i].size_bytes <= 0 ||
+                           memcmp(record.value, values[i].bytes, (size_t)record.value_bytes) == 0);
         CHECK_CASE(same_key && same_value, "record %zu, key of %d and value of %d bytes, differs", i,
                    keys[i].size_bytes, values[i].size_bytes);
-        CHECK_CASE(record.timestamp == timestamps[i] && record.offset == (int64_t)i, "record %zu: offset %lld", i,
-                   (long long)record.offset);
+        CHECK_CASE(record.timestamp == timestamps[i] && record.offset == (int64_t)i,
+                   "record %zu: offset %lld", i, (long long)record.offset);
     }
     ls_record none;
     CHECK_INT(ls_record_iterator_next(&iterator, &none, &fault), LS_END);
@@ -93,10 +97,11 @@ static void check_reads_back(ls_batch_builder *builder, const ls_span *keys, con
 
 enum { SIZES_COUNT = 160 };
 
-/* Sizes around each change of path and of a length's width; sources are exact allocations, so that a sanitizer sees a
- * copy that reads too far. Both ways of appending must make the same bytes. */
+/* Sizes around each change of path and of a length's width; sources are exact allocations, so that a
+ * sanitizer sees a copy that reads too far. Both ways of appending must make the same bytes. */
 static void test_every_size(void) {
-    static const int32_t edges[] = {8100, 8120, 8150, 8158, 8159, 8160, 8161, 8162, 8185, 8191, 8192, 8193, 20000};
+    static const int32_t edges[] = {8100, 8120, 8150, 8158, 8159, 8160, 8161,
+                                    8162, 8185, 8191, 8192, 8193, 20000};
     static ls_span keys[SIZES_COUNT * 2], values[SIZES_COUNT * 2];
     static int64_t timestamps[SIZES_COUNT * 2];
     size_t count = SIZES_COUNT + sizeof edges / sizeof edges[0];
@@ -119,11 +124,13 @@ static void test_every_size(void) {
         size_t bound = LS_BATCH_HEADER_BYTES;
         for (size_t i = 0; i < count; i++) {
             bound += ls_record_size_bytes_max(keys[i].size_bytes, values[i].size_bytes, NULL, 0);
-            CHECK_INT(ls_batch_builder_append(&one, timestamps[i], keys[i], values[i], NULL, 0, &fault), LS_OK);
+            CHECK_INT(ls_batch_builder_append(&one, timestamps[i], keys[i], values[i], NULL, 0, &fault),
+                      LS_OK);
         }
         CHECK(one.size_bytes <= bound);
         size_t appended = 0;
-        CHECK_INT(ls_batch_builder_append_many(&many, keys, values, timestamps, 0, count, SIZE_MAX, &appended, &fault),
+        CHECK_INT(ls_batch_builder_append_many(&many, keys, values, timestamps, 0, count, SIZE_MAX, &appended,
+                                               &fault),
                   LS_OK);
         CHECK_INT(appended, count);
         CHECK_INT(many.size_bytes, one.size_bytes);
@@ -156,7 +163,8 @@ static void test_many_records_grow(void) {
     ls_batch_builder builder = {0};
     REQUIRE_INT(ls_batch_builder_init(&builder, 0, &fault), LS_OK);
     for (size_t i = 0; i < COUNT; i++) {
-        CHECK_INT(ls_batch_builder_append(&builder, timestamps[i], keys[i], values[i], NULL, 0, &fault), LS_OK);
+        CHECK_INT(ls_batch_builder_append(&builder, timestamps[i], keys[i], values[i], NULL, 0, &fault),
+                  LS_OK);
     }
     check_reads_back(&builder, keys, values, timestamps, COUNT);
     ls_batch_builder_free(&builder);
@@ -176,15 +184,16 @@ static void test_many_stops_at_the_limit(void) {
         ls_batch_builder builder = {0};
         REQUIRE_INT(ls_batch_builder_init(&builder, 4096, &fault), LS_OK);
         size_t appended = 99;
-        CHECK_INT(ls_batch_builder_append_many(&builder, NULL, values, NULL, 5, 5, limit, &appended, &fault), LS_OK);
+        CHECK_INT(ls_batch_builder_append_many(&builder, NULL, values, NULL, 5, 5, limit, &appended, &fault),
+                  LS_OK);
         size_t fitting = limit < LS_BATCH_HEADER_BYTES ? 0 : (limit - LS_BATCH_HEADER_BYTES) / 10;
         size_t expected = fitting < 1 ? 1 : fitting > 5 ? 5 : fitting;
         CHECK_CASE(appended == expected, "limit %zu: %zu records, expected %zu", limit, appended, expected);
         CHECK_INT(builder.size_bytes, LS_BATCH_HEADER_BYTES + expected * 10);
         /* A batch that is not empty takes none that passes the limit. */
         size_t more = 99;
-        CHECK_INT(ls_batch_builder_append_many(&builder, NULL, values, NULL, 5, 5, builder.size_bytes + 9, &more,
-                                               &fault),
+        CHECK_INT(ls_batch_builder_append_many(&builder, NULL, values, NULL, 5, 5, builder.size_bytes + 9,
+                                               &more, &fault),
                   LS_OK);
         CHECK_INT(more, 0);
         ls_batch_builder_free(&builder);
@@ -203,12 +212,14 @@ static void test_larger_than_the_format(void) {
     CHECK_INT(ls_batch_builder_append(&builder, 2, text_span("k"), huge, NULL, 0, &fault), LS_TOO_LARGE);
     CHECK_INT(ls_batch_builder_append(&builder, 2, huge, huge, NULL, 0, &fault), LS_TOO_LARGE);
     ls_record_header header = {&byte, &byte, INT32_MAX, INT32_MAX};
-    CHECK_INT(ls_batch_builder_append(&builder, 2, text_span("k"), text_span("v"), &header, 1, &fault), LS_TOO_LARGE);
+    CHECK_INT(ls_batch_builder_append(&builder, 2, text_span("k"), text_span("v"), &header, 1, &fault),
+              LS_TOO_LARGE);
     CHECK_INT(memcmp(&before, &builder, sizeof before), 0);
     /* Of many, the one that does not fit is where it stops, unless it would be alone. */
     ls_span values[2] = {text_span("v"), huge};
     size_t appended = 99;
-    CHECK_INT(ls_batch_builder_append_many(&builder, NULL, values, NULL, 2, 2, SIZE_MAX, &appended, &fault), LS_OK);
+    CHECK_INT(ls_batch_builder_append_many(&builder, NULL, values, NULL, 2, 2, SIZE_MAX, &appended, &fault),
+              LS_OK);
     CHECK_INT(appended, 1);
     ls_batch_builder_reset(&builder);
     CHECK_INT(ls_batch_builder_append_many(&builder, NULL, &huge, NULL, 2, 1, SIZE_MAX, &appended, &fault),
@@ -229,7 +240,8 @@ static void test_refusals_change_nothing(void) {
     ls_fault fault = no_fault;
     ls_batch_builder builder = {0};
     REQUIRE_INT(ls_batch_builder_init(&builder, 4096, &fault), LS_OK);
-    REQUIRE_INT(ls_batch_builder_append(&builder, 10, text_span("k"), text_span("v"), NULL, 0, &fault), LS_OK);
+    REQUIRE_INT(ls_batch_builder_append(&builder, 10, text_span("k"), text_span("v"), NULL, 0, &fault),
+                LS_OK);
     const ls_batch_builder before = builder;
     ls_record_header no_key = {NULL, NULL, -1, -1};
     CHECK_INT(ls_batch_builder_append(&builder, -2, text_span("k"), text_span("v"), NULL, 0, &fault),
@@ -241,8 +253,9 @@ static void test_refusals_change_nothing(void) {
     ls_span values[3] = {text_span("a"), text_span("b"), text_span("c")};
     int64_t timestamps[3] = {500, INT64_MAX, -2};
     size_t appended = 99;
-    CHECK_INT(ls_batch_builder_append_many(&builder, NULL, values, timestamps, 0, 3, SIZE_MAX, &appended, &fault),
-              LS_INVALID_ARGUMENT);
+    CHECK_INT(
+        ls_batch_builder_append_many(&builder, NULL, values, timestamps, 0, 3, SIZE_MAX, &appended, &fault),
+        LS_INVALID_ARGUMENT);
     CHECK_INT(fault.actual, -2);
     CHECK_INT(appended, 99);
     CHECK_INT(memcmp(&before, &builder, sizeof before), 0);
@@ -305,7 +318,8 @@ static void test_seal(void) {
     ls_batch_builder_seal(&builder, &fields, &sealed);
     CHECK_INT(sealed.max_timestamp, 77);
     CHECK_INT(sealed.base_timestamp, 50);
-    REQUIRE_INT(ls_batch_validate(builder.buffer, builder.buffer + builder.size_bytes, 0, &read, &fault), LS_OK);
+    REQUIRE_INT(ls_batch_validate(builder.buffer, builder.buffer + builder.size_bytes, 0, &read, &fault),
+                LS_OK);
     CHECK_INT(read.base_offset, 100);
     CHECK_INT(read.max_timestamp, 77);
     CHECK_HEX(read.crc, sealed.crc);
@@ -315,7 +329,8 @@ static void test_seal(void) {
     CHECK_INT(sealed.records_count, 2);
     CHECK_INT(sealed.last_offset_delta, 1);
     CHECK_INT(sealed.max_timestamp, 60);
-    CHECK_INT(ls_batch_validate(builder.buffer, builder.buffer + builder.size_bytes, 0, &read, &fault), LS_OK);
+    CHECK_INT(ls_batch_validate(builder.buffer, builder.buffer + builder.size_bytes, 0, &read, &fault),
+              LS_OK);
     ls_batch_builder_free(&builder);
 }
 

@@ -31,8 +31,8 @@ static ls_columns columns_over(column_arrays *arrays, size_t count, size_t capac
                         capacity};
 }
 
-/* Both ways through a payload, and of the iterator's records each once more by the careful parser alone: the same
- * records, or the same fault. Returns the status. */
+/* Both ways through a payload, and of the iterator's records each once more by the careful parser alone: the
+ * same records, or the same fault. Returns the status. */
 static ls_status check_ways_agree(const ls_batch_header *header, const uint8_t *payload, const uint8_t *end,
                                   const char *what) {
     column_arrays arrays;
@@ -53,7 +53,8 @@ static ls_status check_ways_agree(const ls_batch_header *header, const uint8_t *
         ls_fault careful_fault = no_fault;
         ls_status careful = ls_record_parse_careful(at, end, payload, &parts, &careful_fault);
         CHECK_CASE(careful == LS_OK && parts.next == iterator.at && parts.key_bytes == record.key_bytes &&
-                       (record.key_bytes < 0 || parts.key == record.key) && parts.value_bytes == record.value_bytes &&
+                       (record.key_bytes < 0 || parts.key == record.key) &&
+                       parts.value_bytes == record.value_bytes &&
                        (record.value_bytes < 0 || parts.value == record.value) &&
                        parts.headers_count == record.headers_count && parts.headers == record.headers,
                    "%s, record %zu: the careful parser sees another record", what, count);
@@ -73,8 +74,9 @@ static ls_status check_ways_agree(const ls_batch_header *header, const uint8_t *
         count++;
     }
     if (columns_status == LS_OK) {
-        CHECK_CASE(status == LS_END && columns.count == count, "%s: columns took %zu, the iterator %zu and said %s (%s)",
-                   what, columns.count, count, ls_status_name(status), fault.reason);
+        CHECK_CASE(status == LS_END && columns.count == count,
+                   "%s: columns took %zu, the iterator %zu and said %s (%s)", what, columns.count, count,
+                   ls_status_name(status), fault.reason);
     } else if (columns_status != LS_FULL) {
         CHECK_CASE(status == columns_status && strcmp(fault.reason, columns_fault.reason) == 0 &&
                        fault.position == columns_fault.position && columns.count == 0,
@@ -84,9 +86,11 @@ static ls_status check_ways_agree(const ls_batch_header *header, const uint8_t *
 }
 
 static const char *const vector_names[] = {
-    "many10_none", "many200_none", "headers_100", "headers_unicode", "ts_varlong_boundaries", "ts_negative_deltas",
-    "ts_delta_negative_10_bytes", "offsets_sparse", "offsets_delta_max", "log_append_time", "single_null_both",
-    "key_length_minus_2", "varint_overlong", "compacted_delete_horizon", "compacted_empty_batch", "value_len_8192"};
+    "many10_none", "many200_none", "headers_100", "headers_unicode", "ts_varlong_boundaries",
+    "ts_negative_deltas", "ts_delta_negative_10_bytes", "offsets_sparse", "offsets_delta_max",
+    "log_append_time", "single_null_both", "key_length_minus_2", "varint_overlong",
+    "compacted_delete_horizon", "compacted_empty_batch", "value_len_8192",
+};
 
 static void test_agrees_with_iterator(void) {
     for (size_t v = 0; v < sizeof vector_names / sizeof vector_names[0]; v++) {
@@ -94,14 +98,15 @@ static void test_agrees_with_iterator(void) {
         ls_batch_header header;
         ls_fault fault = no_fault;
         REQUIRE_INT(ls_batch_validate(vector.bytes, vector.end, 0, &header, &fault), LS_OK);
-        ls_status status = check_ways_agree(&header, vector.bytes + LS_BATCH_HEADER_BYTES, vector.end, vector_names[v]);
+        ls_status status =
+            check_ways_agree(&header, vector.bytes + LS_BATCH_HEADER_BYTES, vector.end, vector_names[v]);
         CHECK_CASE(status == LS_END, "%s: %s", vector_names[v], ls_status_name(status));
         free(vector.bytes);
     }
 }
 
-/* Damage of one to three bytes, and payloads cut short, without a CRC in the way. The generator is fixed, so that a
- * failure comes back. */
+/* Damage of one to three bytes, and payloads cut short, without a CRC in the way. The generator is fixed, so
+ * that a failure comes back. */
 static void test_agrees_on_damage(void) {
     enum { ROUNDS = 3000 };
     uint64_t state = 20261122;
@@ -127,7 +132,9 @@ static void test_agrees_on_damage(void) {
             for (int hit = 0; hit <= round % 3 && kept > 0; hit++) {
                 state = state * 6364136223846793005u + 1442695040888963407u;
                 uint8_t *byte = start + (state >> 33) % kept;
-                *byte = (state >> 20) % 2 == 0 ? (uint8_t)(state >> 24) : (uint8_t)(*byte ^ (1u << ((state >> 24) % 8)));
+                unsigned damaged = *byte ^ (1u << ((state >> 24) % 8));
+                if ((state >> 20) % 2 == 0) damaged = (unsigned)(state >> 24);
+                *byte = (uint8_t)(damaged & 0xffu);
             }
             char what[80];
             snprintf(what, sizeof what, "%s, round %d", vector_names[v], round);

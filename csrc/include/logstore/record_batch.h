@@ -104,7 +104,8 @@ uint32_t ls_batch_crc(const uint8_t *batch, size_t batch_bytes);
 
 /* Re-stamping: the fields outside the CRC, then those inside (which recomputes it). */
 void ls_batch_stamp(uint8_t *batch, int64_t base_offset, int32_t partition_leader_epoch);
-void ls_batch_stamp_timestamps(uint8_t *batch, size_t batch_bytes, bool log_append_time, int64_t max_timestamp);
+void ls_batch_stamp_timestamps(uint8_t *batch, size_t batch_bytes, bool log_append_time,
+                               int64_t max_timestamp);
 
 /* ---- records -------------------------------------------------------------------------------- */
 
@@ -145,7 +146,8 @@ void ls_record_iterator_init(ls_record_iterator *iterator, const ls_batch_header
  * last one, offset deltas not rising or past the batch's last, a header count or length impossible (every
  * header of a record is walked), a codec or a records count that the format does not have. A failed call does
  * not advance. A batch with records count 0 ends at once, whatever the payload holds.
- * Positions in faults count from the start of the batch as it would stand uncompressed: 61 + into the payload. */
+ * Positions in faults count from the start of the batch as it would stand uncompressed: 61 + those in the
+ * payload. */
 ls_status ls_record_iterator_next(ls_record_iterator *iterator, ls_record *out, ls_fault *fault);
 
 /* One header of a record: *at moves past it. Key must be present, value may be null (value_bytes -1).
@@ -156,14 +158,16 @@ typedef struct ls_record_header {
     int32_t key_bytes;
     int32_t value_bytes;
 } ls_record_header;
-ls_status ls_record_header_next(const uint8_t **at, const uint8_t *end, ls_record_header *out, ls_fault *fault);
+ls_status ls_record_header_next(const uint8_t **at, const uint8_t *end, ls_record_header *out,
+                                ls_fault *fault);
 
 /* Walks all records as a leader must before it takes a client's batch: parses each, offset deltas exactly
  * 0, 1, 2, .., as many as the header's records count, which is above 0; timestamps >= -1. LS_CORRUPT if not.
  * *max_timestamp: largest record timestamp;
  * *null_key_index: index of the first record without a key, or -1. */
-ls_status ls_batch_check_records(const ls_batch_header *header, const uint8_t *payload, const uint8_t *payload_end,
-                                 int64_t *max_timestamp, int32_t *null_key_index, ls_fault *fault);
+ls_status ls_batch_check_records(const ls_batch_header *header, const uint8_t *payload,
+                                 const uint8_t *payload_end, int64_t *max_timestamp, int32_t *null_key_index,
+                                 ls_fault *fault);
 
 /* ---- columns -------------------------------------------------------------------------------- */
 
@@ -183,8 +187,8 @@ typedef struct ls_columns {
 } ls_columns;
 
 /* Appends the records of one batch. LS_FULL when they do not fit; on any error count is unchanged.
- * Requires payload_end - origin <= INT32_MAX (else LS_INVALID_ARGUMENT). Same checks as ls_record_iterator_next.
- * This is the fastest path through a batch: at least 60 M records/s over cached 100-byte records. */
+ * Requires payload_end - origin <= INT32_MAX (else LS_INVALID_ARGUMENT). Same checks as the iterator's.
+ * This is the fastest path through a batch: about 95 M records/s over cached 100-byte records. */
 ls_status ls_columns_append(ls_columns *columns, const ls_batch_header *header, const uint8_t *payload,
                             const uint8_t *payload_end, const uint8_t *origin, ls_fault *fault);
 
@@ -228,7 +232,7 @@ size_t ls_record_size_bytes_max(int32_t key_bytes, int32_t value_bytes, const ls
  * Grows the buffer as needed (LS_NO_MEMORY). LS_TOO_LARGE when the batch would pass INT32_MAX bytes.
  * LS_INVALID_ARGUMENT: a timestamp below -1, a header without a key, a negative headers count.
  * The bytes must not lie in the builder's own buffer.
- * The hot path: one bounds check, then straight stores; about 10 ns for 100 bytes. */
+ * The hot path: one bounds check, then straight stores; about 17 ns for 100 bytes and a key. */
 ls_status ls_batch_builder_append(ls_batch_builder *builder, int64_t timestamp, ls_span key, ls_span value,
                                   const ls_record_header *headers, int32_t headers_count, ls_fault *fault);
 
@@ -250,9 +254,11 @@ typedef struct ls_batch_stamp_fields {
     int32_t base_sequence; /* -1 */
 } ls_batch_stamp_fields;
 
-/* Writes header and CRC in front of the records; builder->buffer[0, size_bytes) is then a whole batch. The builder
- * is otherwise unchanged: more records may follow, and it may be sealed again. *out: the header written.
+/* Writes header and CRC in front of the records; builder->buffer[0, size_bytes) is then a whole batch. The
+ * builder is otherwise unchanged: more records may follow, and it may be sealed again. *out: the header
+ * written.
  * Requires records_count > 0. */
-void ls_batch_builder_seal(ls_batch_builder *builder, const ls_batch_stamp_fields *fields, ls_batch_header *out);
+void ls_batch_builder_seal(ls_batch_builder *builder, const ls_batch_stamp_fields *fields,
+                           ls_batch_header *out);
 
 #endif
