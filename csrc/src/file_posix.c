@@ -41,7 +41,8 @@ static ls_status posix_read(ls_file *file, int64_t position, uint8_t *out, size_
     int descriptor = descriptor_of(file);
     size_t done = 0;
     while (done < size) {
-        ssize_t n = pread(descriptor, out + done, transfer_bytes(size - done), (off_t)(position + (int64_t)done));
+        ssize_t n =
+            pread(descriptor, out + done, transfer_bytes(size - done), (off_t)(position + (int64_t)done));
         if (n == 0) break;
         if (n < 0) {
             if (errno == EINTR) continue;
@@ -53,11 +54,13 @@ static ls_status posix_read(ls_file *file, int64_t position, uint8_t *out, size_
     return LS_OK;
 }
 
-static ls_status posix_write(ls_file *file, int64_t position, const uint8_t *bytes, size_t size, ls_fault *fault) {
+static ls_status posix_write(ls_file *file, int64_t position, const uint8_t *bytes, size_t size,
+                             ls_fault *fault) {
     int descriptor = descriptor_of(file);
     size_t done = 0;
     while (done < size) {
-        ssize_t n = pwrite(descriptor, bytes + done, transfer_bytes(size - done), (off_t)(position + (int64_t)done));
+        ssize_t n =
+            pwrite(descriptor, bytes + done, transfer_bytes(size - done), (off_t)(position + (int64_t)done));
         if (n < 0) {
             if (errno == EINTR) continue;
             return fail_with_errno(fault, "write", position + (int64_t)done, errno);

@@ -1,5 +1,5 @@
-/* How the entries of an index are cut into chunks: the first holds LS_CHUNK_FIRST_ENTRIES, each further one as many
- * as all before it. So a small index is small, a large one has few chunks, and no entry ever moves. */
+/* How the entries of an index are cut into chunks: the first holds LS_CHUNK_FIRST_ENTRIES, each further one
+ * as many as all before it. So a small index is small, a large one has few chunks, no entry ever moves. */
 #ifndef LOGSTORE_INDEX_CHUNKS_H
 #define LOGSTORE_INDEX_CHUNKS_H
 
@@ -46,8 +46,8 @@ static inline size_t ls_chunk_entries(unsigned number, size_t capacity) {
 ls_status ls_offset_index_reserve(ls_offset_index *index, ls_fault *fault);
 ls_status ls_time_index_reserve(ls_time_index *index, ls_fault *fault);
 
-/* ls_offset_index_lookup among the entries whose position is below `position_limit`: for readers, who must not
- * follow entries of bytes that are not published to them yet. */
+/* ls_offset_index_lookup among the entries whose position is below `position_limit`: for readers, who must
+ * not follow entries of bytes that are not published to them yet. */
 void ls_offset_index_lookup_below(const ls_offset_index *index, int64_t target, int64_t position_limit,
                                   int64_t *offset, int32_t *position);
 

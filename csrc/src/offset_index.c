@@ -17,9 +17,19 @@ struct ls_offset_index {
     entry_word *chunks[LS_CHUNKS_MAX];
 };
 
-static uint64_t pack(int32_t relative, int32_t position) { return (uint64_t)relative << 32 | (uint32_t)position; }
+static uint64_t pack(int32_t relative, int32_t position) {
+    return (uint64_t)relative << 32 | (uint32_t)position;
+}
 static int32_t relative_of(uint64_t word) { return (int32_t)(word >> 32); }
 static int32_t position_of(uint64_t word) { return (int32_t)(word & INT32_MAX); }
+
+static void prefetch(const entry_word *at) {
+#if defined(__GNUC__)
+    __builtin_prefetch((const void *)at);
+#else
+    (void)at;
+#endif
+}
 
 static uint64_t word_at(const ls_offset_index *index, size_t i) {
     unsigned number = ls_chunk_number(i);
@@ -48,7 +58,8 @@ static ls_status make_room(ls_offset_index *index, size_t count, ls_fault *fault
             size_t entries = ls_chunk_entries(number, index->capacity);
             index->chunks[number] = calloc(entries, sizeof(entry_word));
             if (index->chunks[number] == NULL) {
-                return ls_fail(fault, LS_NO_MEMORY, "offset index", -1, (int64_t)(entries * sizeof(entry_word)), 0);
+                return ls_fail(fault, LS_NO_MEMORY, "offset index", -1,
+                               (int64_t)(entries * sizeof(entry_word)), 0);
             }
         }
         if (number == 0) return LS_OK;
@@ -59,13 +70,16 @@ static ls_status make_room(ls_offset_index *index, size_t count, ls_fault *fault
 static size_t entries_up_to(const ls_offset_index *index, size_t count, uint64_t key) {
     if (count == 0) return 0;
     unsigned number = ls_chunk_number(count - 1);
-    while (number > 0 && atomic_load_explicit(&index->chunks[number][0], memory_order_relaxed) > key) number--;
+    while (number > 0 && atomic_load_explicit(&index->chunks[number][0], memory_order_relaxed) > key)
+        number--;
     size_t start = ls_chunk_start(number);
     size_t n = ls_chunk_entries(number, count);
     const entry_word *chunk = index->chunks[number];
     const entry_word *at = chunk;
     while (n > 1) { /* the answer is in [at, at + n]; no branch depends on the entries */
         size_t half = n / 2;
+        prefetch(at + half / 2); /* the next step takes one of the two */
+        prefetch(at + half + half / 2);
         at = atomic_load_explicit(at + half, memory_order_relaxed) <= key ? at + half : at;
         n -= half;
     }
@@ -92,8 +106,10 @@ static size_t entries_up_to_offset(const ls_offset_index *index, size_t count, i
     return entries_up_to(index, count, pack(relative, INT32_MAX));
 }
 
-ls_status ls_offset_index_create(int64_t base_offset, size_t capacity, ls_offset_index **out, ls_fault *fault) {
-    if (base_offset < 0) return ls_fail(fault, LS_INVALID_ARGUMENT, "base offset below 0", -1, 0, base_offset);
+ls_status ls_offset_index_create(int64_t base_offset, size_t capacity, ls_offset_index **out,
+                                 ls_fault *fault) {
+    if (base_offset < 0)
+        return ls_fail(fault, LS_INVALID_ARGUMENT, "base offset below 0", -1, 0, base_offset);
     if (capacity > LS_INDEX_CAPACITY_MAX) {
         return ls_fail(fault, LS_INVALID_ARGUMENT, "capacity of an index", -1, LS_INDEX_CAPACITY_MAX,
                        capacity > INT64_MAX ? INT64_MAX : (int64_t)capacity);
@@ -116,7 +132,8 @@ void ls_offset_index_free(ls_offset_index *index) {
 ls_status ls_offset_index_reserve(ls_offset_index *index, ls_fault *fault) {
     size_t count = own_count(index);
     if (count >= index->capacity) {
-        return ls_fail(fault, LS_FULL, "the offset index is full", -1, (int64_t)index->capacity, (int64_t)count);
+        return ls_fail(fault, LS_FULL, "the offset index is full", -1, (int64_t)index->capacity,
+                       (int64_t)count);
     }
     return make_room(index, count + 1, fault);
 }
@@ -154,7 +171,8 @@ static void take_entry(const ls_offset_index *index, size_t found, int64_t *offs
     *position = position_of(word);
 }
 
-void ls_offset_index_lookup(const ls_offset_index *index, int64_t target, int64_t *offset, int32_t *position) {
+void ls_offset_index_lookup(const ls_offset_index *index, int64_t target, int64_t *offset,
+                            int32_t *position) {
     size_t count = ls_offset_index_count(index);
     take_entry(index, entries_up_to_offset(index, count, target), offset, position);
 }
@@ -206,16 +224,16 @@ static ls_status check_entries(const ls_offset_index *index, const uint8_t *byte
         int32_t relative = ls_load_i32(bytes + at);
         int32_t position = ls_load_i32(bytes + at + 4);
         if (relative <= last_relative || relative > INT64_MAX - index->base_offset) {
-            return ls_fail(fault, LS_CORRUPT, "offsets of an offset index do not rise", (int64_t)at, last_relative,
-                           relative);
+            return ls_fail(fault, LS_CORRUPT, "offsets of an offset index do not rise", (int64_t)at,
+                           last_relative, relative);
         }
         if (position <= last_position) {
             return ls_fail(fault, LS_CORRUPT, "positions of an offset index do not rise", (int64_t)at + 4,
                            last_position, position);
         }
         if (position >= log_size_bytes) {
-            return ls_fail(fault, LS_CORRUPT, "position behind the end of the log", (int64_t)at + 4, log_size_bytes,
-                           position);
+            return ls_fail(fault, LS_CORRUPT, "position behind the end of the log", (int64_t)at + 4,
+                           log_size_bytes, position);
         }
         last_relative = relative;
         last_position = position;
@@ -223,8 +241,8 @@ static ls_status check_entries(const ls_offset_index *index, const uint8_t *byte
     return LS_OK;
 }
 
-ls_status ls_offset_index_load(ls_offset_index *index, const uint8_t *bytes, size_t size, int64_t log_size_bytes,
-                               ls_fault *fault) {
+ls_status ls_offset_index_load(ls_offset_index *index, const uint8_t *bytes, size_t size,
+                               int64_t log_size_bytes, ls_fault *fault) {
     ls_status status = check_entries(index, bytes, size, log_size_bytes, fault);
     if (status != LS_OK) {
         publish_count(index, 0);
@@ -232,13 +250,14 @@ ls_status ls_offset_index_load(ls_offset_index *index, const uint8_t *bytes, siz
     }
     size_t count = size / LS_OFFSET_INDEX_ENTRY_BYTES;
     if (count > index->capacity) {
-        return ls_fail(fault, LS_FULL, "more entries than the offset index can hold", -1, (int64_t)index->capacity,
-                       (int64_t)count);
+        return ls_fail(fault, LS_FULL, "more entries than the offset index can hold", -1,
+                       (int64_t)index->capacity, (int64_t)count);
     }
     status = make_room(index, count, fault);
     if (status != LS_OK) return status;
     publish_count(index, 0);
-    for (size_t i = 0; i < count; i++) set_word(index, i, ls_load_u64(bytes + i * LS_OFFSET_INDEX_ENTRY_BYTES));
+    for (size_t i = 0; i < count; i++)
+        set_word(index, i, ls_load_u64(bytes + i * LS_OFFSET_INDEX_ENTRY_BYTES));
     publish_count(index, count);
     return LS_OK;
 }

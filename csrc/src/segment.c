@@ -7,7 +7,8 @@
 
 static const int64_t SEGMENT_BYTES_MAX = INT32_MAX; /* positions in the offset index have 31 bits */
 
-static ls_status check_options(const ls_segment_options *options, const ls_segment_state *state, ls_fault *fault) {
+static ls_status check_options(const ls_segment_options *options, const ls_segment_state *state,
+                               ls_fault *fault) {
     if (options->base_offset < 0) {
         return ls_fail(fault, LS_INVALID_ARGUMENT, "base offset below 0", -1, 0, options->base_offset);
     }
@@ -16,11 +17,12 @@ static ls_status check_options(const ls_segment_options *options, const ls_segme
                        options->base_offset, options->end_offset_max);
     }
     if (state != NULL && (state->size_bytes < 0 || state->size_bytes > SEGMENT_BYTES_MAX)) {
-        return ls_fail(fault, LS_INVALID_ARGUMENT, "size of a segment", -1, SEGMENT_BYTES_MAX, state->size_bytes);
+        return ls_fail(fault, LS_INVALID_ARGUMENT, "size of a segment", -1, SEGMENT_BYTES_MAX,
+                       state->size_bytes);
     }
     if (state != NULL && state->next_offset < options->base_offset) {
-        return ls_fail(fault, LS_INVALID_ARGUMENT, "next offset below the base offset", -1, options->base_offset,
-                       state->next_offset);
+        return ls_fail(fault, LS_INVALID_ARGUMENT, "next offset below the base offset", -1,
+                       options->base_offset, state->next_offset);
     }
     return LS_OK;
 }
@@ -43,11 +45,11 @@ ls_status ls_segment_create(ls_file *log, const ls_segment_options *options, con
     segment->state.bytes_since_last_entry = 0;
     atomic_init(&segment->size_bytes, segment->state.size_bytes);
 
-    status = ls_offset_index_create(options->base_offset, options->offset_index_capacity, &segment->offset_index,
-                                    fault);
+    status = ls_offset_index_create(options->base_offset, options->offset_index_capacity,
+                                    &segment->offset_index, fault);
     if (status == LS_OK) {
-        status = ls_time_index_create(options->base_offset, options->time_index_capacity, &segment->time_index,
-                                      fault);
+        status = ls_time_index_create(options->base_offset, options->time_index_capacity,
+                                      &segment->time_index, fault);
     }
     if (status != LS_OK) {
         ls_segment_free(segment); /* the log is not its own yet */
@@ -87,7 +89,8 @@ int ls_segment_should_roll(const ls_segment *segment, const ls_roll_policy *poli
     int64_t size = ls_segment_own_size(segment);
     if (size == 0) return 0; /* the next segment would have nothing over this one */
     if (size > policy->segment_bytes - batch_bytes || size > SEGMENT_BYTES_MAX - batch_bytes) return 1;
-    if (ls_offset_index_is_full(segment->offset_index) || ls_time_index_is_full(segment->time_index)) return 1;
+    if (ls_offset_index_is_full(segment->offset_index) || ls_time_index_is_full(segment->time_index))
+        return 1;
     int64_t from_ms = segment->state.first_batch_max_timestamp;
     int64_t until_ms = max_timestamp;
     if (from_ms < 0) {
@@ -110,12 +113,14 @@ void ls_segment_note_batch(ls_segment *segment, ls_segment_state *state, int64_t
         state->max_timestamp = header->max_timestamp;
         state->max_timestamp_offset = last_offset;
     }
-    if (position == 0) state->first_batch_max_timestamp = header->max_timestamp < 0 ? -1 : header->max_timestamp;
+    if (position == 0)
+        state->first_batch_max_timestamp = header->max_timestamp < 0 ? -1 : header->max_timestamp;
     if (entry_is_due(segment, state)) {
         ls_fault ignored;
-        if (ls_offset_index_append(segment->offset_index, last_offset, (int32_t)position, &ignored) == LS_OK) {
-            ls_time_index_maybe_append(segment->time_index, state->max_timestamp, state->max_timestamp_offset, 0,
-                                       &ignored);
+        ls_offset_index *index = segment->offset_index;
+        if (ls_offset_index_append(index, last_offset, (int32_t)position, &ignored) == LS_OK) {
+            ls_time_index_maybe_append(segment->time_index, state->max_timestamp, state->max_timestamp_offset,
+                                       0, &ignored);
         }
         state->bytes_since_last_entry = 0;
     }
@@ -150,8 +155,8 @@ static ls_status check_append(const ls_segment *segment, int64_t size, size_t ba
                        ls_batch_size_bytes(header));
     }
     if (segment->has_tail) {
-        return ls_fail(fault, LS_INVALID_ARGUMENT, "the file goes on behind the segment's end: cut it first", size,
-                       size, -1);
+        return ls_fail(fault, LS_INVALID_ARGUMENT, "the file goes on behind the segment's end: cut it first",
+                       size, size, -1);
     }
     if (entry_is_due(segment, &segment->state)) {
         ls_status status = ls_offset_index_reserve(segment->offset_index, fault);

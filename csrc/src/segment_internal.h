@@ -26,8 +26,8 @@ static inline void ls_segment_publish_size(ls_segment *segment, int64_t size_byt
     atomic_store_explicit(&segment->size_bytes, size_bytes, memory_order_release);
 }
 
-/* Notes a batch at `position` in the state, and in the indexes if an entry is due: the part of an append that recovery
- * repeats. An index that is full or can't follow stays as it is, as it is only a cache. */
+/* Notes a batch at `position` in the state, and in the indexes if an entry is due: the part of an append that
+ * recovery repeats. An index that is full or can't follow stays as it is, as it is only a cache. */
 void ls_segment_note_batch(ls_segment *segment, ls_segment_state *state, int64_t position,
                            const ls_batch_header *header);
 
@@ -43,9 +43,10 @@ typedef struct ls_window {
 
 void ls_window_init(ls_window *window, ls_file *file, uint8_t *buffer, size_t capacity, int64_t limit);
 
-/* The bytes from position on: at least `wanted` (<= capacity), or what there is before limit and the end of the file. */
-ls_status ls_window_reach(ls_window *window, int64_t position, size_t wanted, const uint8_t **at, size_t *available,
-                          ls_fault *fault);
+/* The bytes from position on: at least `wanted` (<= capacity), or what there is before limit and the end of
+ * the file. */
+ls_status ls_window_reach(ls_window *window, int64_t position, size_t wanted, const uint8_t **at,
+                          size_t *available, ls_fault *fault);
 
 /* A walk over the batches of a segment. */
 typedef struct ls_scan {
@@ -55,11 +56,12 @@ typedef struct ls_scan {
     int32_t leader_epoch; /* smallest it may have; -1: any */
 } ls_scan;
 
-void ls_scan_init(ls_scan *scan, const ls_segment *segment, uint8_t *buffer, size_t capacity, int64_t position,
-                  int64_t limit);
+void ls_scan_init(ls_scan *scan, const ls_segment *segment, uint8_t *buffer, size_t capacity,
+                  int64_t position, int64_t limit);
 
-/* The next batch's header, checked by itself and against the one before, and its size against the limit; the scan stands behind
- * the batch then. LS_END exactly at the limit. LS_TORN, LS_CORRUPT, LS_UNSUPPORTED: the batch at scan->position is damaged. */
+/* The next batch's header, checked by itself and against the one before, and its size against the limit; the
+ * scan stands behind the batch then. LS_END exactly at the limit. LS_TORN, LS_CORRUPT, LS_UNSUPPORTED: the
+ * batch at scan->position is damaged, and *out means nothing. */
 ls_status ls_scan_next(ls_scan *scan, const ls_segment *segment, ls_batch_location *out, ls_fault *fault);
 
 static inline bool ls_is_damage(ls_status status) {

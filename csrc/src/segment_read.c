@@ -14,8 +14,8 @@ void ls_window_init(ls_window *window, ls_file *file, uint8_t *buffer, size_t ca
     *window = (ls_window){.file = file, .buffer = buffer, .capacity = capacity, .limit = limit};
 }
 
-ls_status ls_window_reach(ls_window *window, int64_t position, size_t wanted, const uint8_t **at, size_t *available,
-                          ls_fault *fault) {
+ls_status ls_window_reach(ls_window *window, int64_t position, size_t wanted, const uint8_t **at,
+                          size_t *available, ls_fault *fault) {
     int64_t left = window->limit - position;
     if (left <= 0) {
         *at = window->buffer;
@@ -41,8 +41,8 @@ ls_status ls_window_reach(ls_window *window, int64_t position, size_t wanted, co
     return LS_OK;
 }
 
-void ls_scan_init(ls_scan *scan, const ls_segment *segment, uint8_t *buffer, size_t capacity, int64_t position,
-                  int64_t limit) {
+void ls_scan_init(ls_scan *scan, const ls_segment *segment, uint8_t *buffer, size_t capacity,
+                  int64_t position, int64_t limit) {
     ls_window_init(&scan->window, segment->log, buffer, capacity, limit);
     scan->position = position;
     scan->next_offset = segment->options.base_offset;
@@ -58,13 +58,15 @@ static ls_status check_place(const ls_scan *scan, const ls_segment *segment, con
                        scan->next_offset, header->base_offset);
     }
     int64_t last_offset = ls_batch_last_offset(header);
-    if (last_offset >= segment->options.end_offset_max || last_offset - segment->options.base_offset > INT32_MAX) {
+    if (last_offset >= segment->options.end_offset_max ||
+        last_offset - segment->options.base_offset > INT32_MAX) {
         return ls_fail(fault, LS_CORRUPT, "last offset is outside of the segment", position,
                        segment->options.end_offset_max, last_offset);
     }
     if (header->partition_leader_epoch >= 0 && header->partition_leader_epoch < scan->leader_epoch) {
         return ls_fail(fault, LS_CORRUPT, "leader epoch is below the one before it",
-                       position + LS_BATCH_LEADER_EPOCH_AT, scan->leader_epoch, header->partition_leader_epoch);
+                       position + LS_BATCH_LEADER_EPOCH_AT, scan->leader_epoch,
+                       header->partition_leader_epoch);
     }
     int64_t left = scan->window.limit - position;
     if (ls_batch_size_bytes(header) > left) {
@@ -81,29 +83,29 @@ ls_status ls_scan_next(ls_scan *scan, const ls_segment *segment, ls_batch_locati
     if (scan->position >= scan->window.limit) return LS_END;
     const uint8_t *at;
     size_t available;
-    ls_status status = ls_window_reach(&scan->window, scan->position, LS_BATCH_HEADER_BYTES, &at, &available, fault);
+    ls_status status =
+        ls_window_reach(&scan->window, scan->position, LS_BATCH_HEADER_BYTES, &at, &available, fault);
     if (status != LS_OK) return status;
-    ls_batch_header header;
-    status = ls_batch_header_peek(at, at + available, scan->position, &header, fault);
+    const ls_batch_header *header = &out->header;
+    status = ls_batch_header_peek(at, at + available, scan->position, &out->header, fault);
     if (status == LS_END) { /* the file is shorter than the limit says */
         return ls_fail(fault, LS_TORN, "batch is cut off", scan->position, LS_BATCH_HEADER_BYTES, 0);
     }
-    if (status == LS_OK) status = check_place(scan, segment, &header, fault);
+    if (status == LS_OK) status = check_place(scan, segment, header, fault);
     if (status != LS_OK) return status;
     out->position = scan->position;
-    out->header = header;
-    scan->position += ls_batch_size_bytes(&header);
-    int64_t last_offset = ls_batch_last_offset(&header);
+    scan->position += ls_batch_size_bytes(header);
+    int64_t last_offset = ls_batch_last_offset(header);
     scan->next_offset = last_offset < INT64_MAX ? last_offset + 1 : INT64_MAX;
-    if (header.partition_leader_epoch >= 0) scan->leader_epoch = header.partition_leader_epoch;
+    if (header->partition_leader_epoch >= 0) scan->leader_epoch = header->partition_leader_epoch;
     return LS_OK;
 }
 
 /* Goes on from a location to the first batch with last offset >= offset and max timestamp >= timestamp. */
 static ls_status scan_for(ls_scan *scan, const ls_segment *segment, int64_t offset, int64_t timestamp,
                           ls_batch_location *out, ls_fault *fault) {
+    ls_batch_location location;
     for (;;) {
-        ls_batch_location location;
         ls_status status = ls_scan_next(scan, segment, &location, fault);
         if (status != LS_OK) return status;
         if (ls_batch_last_offset(&location.header) >= offset && location.header.max_timestamp >= timestamp) {
@@ -115,8 +117,8 @@ static ls_status scan_for(ls_scan *scan, const ls_segment *segment, int64_t offs
 }
 
 /* Scan and *out stand at the first batch whose last offset is >= offset. */
-static ls_status locate(const ls_segment *segment, ls_scan *scan, uint8_t *buffer, int64_t limit, int64_t offset,
-                        ls_batch_location *out, ls_fault *fault) {
+static ls_status locate(const ls_segment *segment, ls_scan *scan, uint8_t *buffer, int64_t limit,
+                        int64_t offset, ls_batch_location *out, ls_fault *fault) {
     int64_t entry_offset;
     int32_t entry_position;
     ls_offset_index_lookup_below(segment->offset_index, offset, limit, &entry_offset, &entry_position);
@@ -130,7 +132,8 @@ static ls_status locate(const ls_segment *segment, ls_scan *scan, uint8_t *buffe
             return LS_OK;
         }
         if (status != LS_OK && status != LS_END && !ls_is_damage(status)) return status;
-        /* There is no such batch: the index is wrong, or the log is damaged just there, which the scan will find. */
+        /* There is no such batch: the index is wrong, or the log is damaged just there, which the scan will
+         * find. */
         ls_scan_init(scan, segment, buffer, SCAN_BUFFER_BYTES, 0, limit);
     }
     return scan_for(scan, segment, offset, INT64_MIN, out, fault);
@@ -158,7 +161,8 @@ ls_status ls_segment_find_timestamp(ls_segment *segment, int64_t timestamp, int6
         if (status == LS_OK && ls_batch_last_offset(&location.header) == entry_offset &&
             location.header.max_timestamp == entry_timestamp) {
             /* Every earlier batch is below the entry's timestamp, which is not above the one we look for. */
-            if (entry_timestamp < timestamp) return scan_for(&scan, segment, entry_offset, timestamp, out, fault);
+            if (entry_timestamp < timestamp)
+                return scan_for(&scan, segment, entry_offset, timestamp, out, fault);
             *out = location;
             return LS_OK;
         }

@@ -44,18 +44,19 @@ static ls_status compute_crc(ls_window *window, int64_t position, int64_t size_b
     return LS_OK;
 }
 
-/* What ls_batch_validate checks, of a batch whose header has passed. Only a control batch has to be in memory as a whole for
- * that; one larger than the buffer is not known to exist, and is taken by its CRC. */
+/* What ls_batch_validate checks, of a batch whose header has passed. Only a control batch has to be in memory
+ * as a whole for that; one larger than the buffer is not known to exist, and is taken by its CRC. */
 static ls_status check_content(ls_window *window, const ls_batch_location *batch, ls_fault *fault) {
     int64_t size_bytes = ls_batch_size_bytes(&batch->header);
     uint32_t crc;
     ls_status status = compute_crc(window, batch->position, size_bytes, &crc, fault);
     if (status != LS_OK) return status;
     if (crc != batch->header.crc) {
-        return ls_fail(fault, LS_CORRUPT, "CRC does not match", batch->position + LS_BATCH_CRC_AT, batch->header.crc,
-                       crc);
+        return ls_fail(fault, LS_CORRUPT, "CRC does not match", batch->position + LS_BATCH_CRC_AT,
+                       batch->header.crc, crc);
     }
-    if ((batch->header.attributes & LS_ATTRIBUTE_CONTROL) == 0 || size_bytes > (int64_t)window->capacity) return LS_OK;
+    if ((batch->header.attributes & LS_ATTRIBUTE_CONTROL) == 0 || size_bytes > (int64_t)window->capacity)
+        return LS_OK;
     const uint8_t *at;
     size_t available;
     ls_batch_header same;
@@ -68,9 +69,9 @@ static ls_status check_content(ls_window *window, const ls_batch_location *batch
 /* What stands where the scan stopped. */
 typedef struct damaged_batch {
     int64_t position;
-    int64_t end;       /* as declared, or behind a header's bytes where the length says nothing; may be past the file */
-    int8_t magic;      /* -1 where the file ends before it */
-    bool is_intact;    /* all there, and the CRC matches */
+    int64_t end;    /* as declared, or of a header alone where the length says nothing; may be past the file */
+    int8_t magic;   /* -1 where the file ends before it */
+    bool is_intact; /* all there, and the CRC matches */
 } damaged_batch;
 
 static ls_status look_at_damage(ls_window *window, int64_t position, damaged_batch *out, ls_fault *fault) {
@@ -94,14 +95,16 @@ static ls_status look_at_damage(ls_window *window, int64_t position, damaged_bat
 }
 
 /* Whether some sector holds only zeros in what it shares with [position, end): it was never written. */
-static ls_status find_zero_sector(ls_window *window, int64_t position, int64_t end, bool *found, ls_fault *fault) {
+static ls_status find_zero_sector(ls_window *window, int64_t position, int64_t end, bool *found,
+                                  ls_fault *fault) {
     *found = false;
     while (position < end) {
         int64_t sector_end = (position / SECTOR_BYTES + 1) * SECTOR_BYTES;
         if (sector_end > end) sector_end = end;
         const uint8_t *at;
         size_t available;
-        ls_status status = ls_window_reach(window, position, (size_t)(sector_end - position), &at, &available, fault);
+        ls_status status =
+            ls_window_reach(window, position, (size_t)(sector_end - position), &at, &available, fault);
         if (status != LS_OK) return status;
         size_t size = (size_t)(sector_end - position);
         if (available < size) size = available;
@@ -116,7 +119,7 @@ static ls_status find_zero_sector(ls_window *window, int64_t position, int64_t e
     return LS_OK;
 }
 
-/* Whether a sound batch with an offset >= next_offset stands at `position`, which has the magic byte of one. */
+/* Whether a sound batch with an offset >= next_offset stands at `position`, where the magic byte is right. */
 static ls_status try_batch(ls_scan *scan, const ls_segment *segment, int64_t position, int64_t next_offset,
                            int64_t *crc_bytes_left, bool *sound, ls_fault *fault) {
     scan->position = position;
@@ -136,8 +139,8 @@ static ls_status try_batch(ls_scan *scan, const ls_segment *segment, int64_t pos
 
 /* Looks behind `position` for a sound batch; *found is its position or -1. *exhausted: there are so many
  * candidates that not all were tried. */
-static ls_status search_sound_batch(ls_scan *scan, const ls_segment *segment, int64_t position, int64_t next_offset,
-                                    int64_t *found, bool *exhausted, ls_fault *fault) {
+static ls_status search_sound_batch(ls_scan *scan, const ls_segment *segment, int64_t position,
+                                    int64_t next_offset, int64_t *found, bool *exhausted, ls_fault *fault) {
     int64_t crc_bytes_left = SEARCH_CRC_BYTES_MAX;
     int64_t last = scan->window.limit - LS_BATCH_HEADER_BYTES; /* where a batch may start at the latest */
     if (last > position + SEARCH_BYTES_MAX) last = position + SEARCH_BYTES_MAX;
@@ -146,7 +149,8 @@ static ls_status search_sound_batch(ls_scan *scan, const ls_segment *segment, in
     for (int64_t candidate = position + 1; candidate <= last;) {
         const uint8_t *at;
         size_t available;
-        ls_status status = ls_window_reach(&scan->window, candidate, LS_BATCH_HEADER_BYTES, &at, &available, fault);
+        ls_status status =
+            ls_window_reach(&scan->window, candidate, LS_BATCH_HEADER_BYTES, &at, &available, fault);
         if (status != LS_OK) return status;
         if (available < LS_BATCH_HEADER_BYTES) return LS_OK;
         size_t starts = available - LS_BATCH_HEADER_BYTES + 1;
@@ -173,16 +177,17 @@ static ls_status search_sound_batch(ls_scan *scan, const ls_segment *segment, in
     return LS_OK;
 }
 
-/* A whole entry of a format before or after ours: an unfinished write does not look like that. Other magic values are
- * more likely garbage. */
+/* A whole entry of a format before or after ours: an unfinished write does not look like that. Other magic
+ * values are more likely garbage. */
 static bool is_foreign_entry(const damaged_batch *damage, const ls_fault *tail_fault, int64_t file_size) {
     return tail_fault->status == LS_UNSUPPORTED && damage->end <= file_size && damage->magic >= 0 &&
            damage->magic <= LS_BATCH_MAGIC + 1;
 }
 
-/* Fills in what the report says about the tail. A file that goes on with nothing but zeros needs no rule of its own: the first
- * of its sectors that the damaged batch overlaps tells. */
-static ls_status judge_tail(const ls_segment *segment, ls_scan *scan, ls_recovery_report *report, ls_fault *fault) {
+/* Fills in what the report says about the tail. A file that goes on with nothing but zeros needs no rule of
+ * its own: the first of its sectors that the damaged batch overlaps tells. */
+static ls_status judge_tail(const ls_segment *segment, ls_scan *scan, ls_recovery_report *report,
+                            ls_fault *fault) {
     int64_t file_size = report->file_size_bytes;
     damaged_batch damage;
     ls_status status = look_at_damage(&scan->window, report->valid_bytes, &damage, fault);
@@ -192,8 +197,8 @@ static ls_status judge_tail(const ls_segment *segment, ls_scan *scan, ls_recover
                               &zero_sector, fault);
     if (status != LS_OK) return status;
     bool exhausted;
-    status = search_sound_batch(scan, segment, report->valid_bytes, report->next_offset, &report->next_valid_position,
-                                &exhausted, fault);
+    status = search_sound_batch(scan, segment, report->valid_bytes, report->next_offset,
+                                &report->next_valid_position, &exhausted, fault);
     if (status != LS_OK) return status;
 
     bool may_be_unfinished = damage.end >= file_size || zero_sector;
@@ -254,11 +259,13 @@ static ls_status walk_from_entry(const ls_segment *segment, uint8_t *buffer, siz
     int64_t entry_offset;
     int32_t entry_position;
     ls_offset_index_lookup_below(segment->offset_index, target, end, &entry_offset, &entry_position);
-    return walk(segment, buffer, capacity, entry_position, entry_position > 0 ? entry_offset : -1, end, state, fault);
+    return walk(segment, buffer, capacity, entry_position, entry_position > 0 ? entry_offset : -1, end, state,
+                fault);
 }
 
 /* The last time index entry for an offset below `end_offset`; timestamp -1 where there is none. */
-static void last_time_entry(const ls_segment *segment, int64_t end_offset, int64_t *timestamp, int64_t *offset) {
+static void last_time_entry(const ls_segment *segment, int64_t end_offset, int64_t *timestamp,
+                            int64_t *offset) {
     *timestamp = -1;
     *offset = segment->options.base_offset;
     for (size_t i = ls_time_index_count(segment->time_index); i > 0; i--) {
@@ -268,8 +275,9 @@ static void last_time_entry(const ls_segment *segment, int64_t end_offset, int64
     }
 }
 
-/* The state of the part before `end`, a batch boundary, with as few headers read as the indexes allow. The time index
- * may lag behind the offset index, so it alone says from where largest timestamps have to be looked for. */
+/* The state of the part before `end`, a batch boundary, with as few headers read as the indexes allow. The
+ * time index may lag behind the offset index, so it alone says from where largest timestamps have to be
+ * looked for. */
 static ls_status state_before(const ls_segment *segment, uint8_t *buffer, size_t capacity, int64_t end,
                               ls_segment_state *state, ls_fault *fault) {
     clear_state(segment, state);
@@ -307,10 +315,11 @@ static void drop_entries(ls_segment *segment, int64_t position, int64_t next_off
 
 /* ---- recovery -------------------------------------------------------------------------------- */
 
-/* Scans from the state's end and takes the sound batches into state and indexes. *stopped: LS_END, or the kind of
- * damage at the state's end, described by fault. Other failures are returned. */
-static ls_status take_batches(ls_segment *segment, ls_scan *scan, bool deep, bool publish, ls_segment_state *state,
-                              int64_t *batches_count, ls_status *stopped, ls_fault *fault) {
+/* Scans from the state's end and takes the sound batches into state and indexes. *stopped: LS_END, or the
+ * kind of damage at the state's end, described by fault. Other failures are returned. */
+static ls_status take_batches(ls_segment *segment, ls_scan *scan, bool deep, bool publish,
+                              ls_segment_state *state, int64_t *batches_count, ls_status *stopped,
+                              ls_fault *fault) {
     scan->next_offset = state->next_offset;
     scan->leader_epoch = state->last_leader_epoch;
     *batches_count = 0;
@@ -405,6 +414,10 @@ static ls_status truncate_with(ls_segment *segment, uint8_t *buffer, size_t capa
                                int64_t next_offset, ls_segment_state *state, int64_t *kept_next_offset,
                                ls_fault *fault) {
     ls_status status = state_before(segment, buffer, capacity, size_bytes, state, fault);
+    if (status == LS_TORN) {
+        return ls_fail(fault, LS_INVALID_ARGUMENT, "no batch ends at the size to cut to", fault->position,
+                       fault->expected, size_bytes);
+    }
     if (status != LS_OK) return status;
     *kept_next_offset = state->next_offset;
     if (next_offset < state->next_offset) {
@@ -415,11 +428,12 @@ static ls_status truncate_with(ls_segment *segment, uint8_t *buffer, size_t capa
     return LS_OK;
 }
 
-ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes, int64_t next_offset, ls_fault *fault) {
+ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes, int64_t next_offset,
+                                    ls_fault *fault) {
     int64_t old_size = ls_segment_own_size(segment);
     if (size_bytes < 0 || size_bytes > old_size) {
-        return ls_fail(fault, LS_INVALID_ARGUMENT, "size to cut to is not in the segment", size_bytes, old_size,
-                       size_bytes);
+        return ls_fail(fault, LS_INVALID_ARGUMENT, "size to cut to is not in the segment", size_bytes,
+                       old_size, size_bytes);
     }
     ls_segment_state state = segment->state;
     int64_t kept_next_offset = state.next_offset;
@@ -429,7 +443,8 @@ ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes, int
         size_t capacity;
         status = make_buffer(size_bytes, &buffer, &capacity, fault);
         if (status != LS_OK) return status;
-        status = truncate_with(segment, buffer, capacity, size_bytes, next_offset, &state, &kept_next_offset, fault);
+        status = truncate_with(segment, buffer, capacity, size_bytes, next_offset, &state, &kept_next_offset,
+                               fault);
         free(buffer);
     } else if (next_offset < state.next_offset) {
         status = ls_fail(fault, LS_INVALID_ARGUMENT, "next offset below that of what is kept", size_bytes,

@@ -6,8 +6,9 @@
 #include "index_chunks.h"
 #include "logstore/bytes.h"
 
-/* Both parts are atomic, so that a reader that races with truncate and a later append sees old or new values, never
- * undefined ones. It may see the two parts of different entries: whoever looks up verifies against the log. */
+/* Both parts are atomic, so that a reader that races with truncate and a later append sees old or new values,
+ * never undefined ones. It may see the two parts of different entries: whoever looks up verifies against the
+ * log. */
 typedef struct time_entry {
     _Atomic int64_t timestamp;
     _Atomic int32_t relative;
@@ -55,7 +56,8 @@ static ls_status make_room(ls_time_index *index, size_t count, ls_fault *fault) 
             size_t entries = ls_chunk_entries(number, index->capacity);
             index->chunks[number] = calloc(entries, sizeof(time_entry));
             if (index->chunks[number] == NULL) {
-                return ls_fail(fault, LS_NO_MEMORY, "time index", -1, (int64_t)(entries * sizeof(time_entry)), 0);
+                return ls_fail(fault, LS_NO_MEMORY, "time index", -1, (int64_t)(entries * sizeof(time_entry)),
+                               0);
             }
         }
         if (number == 0) return LS_OK;
@@ -63,7 +65,8 @@ static ls_status make_room(ls_time_index *index, size_t count, ls_fault *fault) 
 }
 
 ls_status ls_time_index_create(int64_t base_offset, size_t capacity, ls_time_index **out, ls_fault *fault) {
-    if (base_offset < 0) return ls_fail(fault, LS_INVALID_ARGUMENT, "base offset below 0", -1, 0, base_offset);
+    if (base_offset < 0)
+        return ls_fail(fault, LS_INVALID_ARGUMENT, "base offset below 0", -1, 0, base_offset);
     if (capacity > LS_INDEX_CAPACITY_MAX) {
         return ls_fail(fault, LS_INVALID_ARGUMENT, "capacity of an index", -1, LS_INDEX_CAPACITY_MAX,
                        capacity > INT64_MAX ? INT64_MAX : (int64_t)capacity);
@@ -86,7 +89,8 @@ void ls_time_index_free(ls_time_index *index) {
 ls_status ls_time_index_reserve(ls_time_index *index, ls_fault *fault) {
     size_t count = own_count(index);
     if (ls_time_index_is_full(index)) {
-        return ls_fail(fault, LS_FULL, "the time index is full", -1, (int64_t)index->capacity, (int64_t)count);
+        return ls_fail(fault, LS_FULL, "the time index is full", -1, (int64_t)index->capacity,
+                       (int64_t)count);
     }
     return make_room(index, count + 1, fault);
 }
@@ -95,16 +99,16 @@ ls_status ls_time_index_maybe_append(ls_time_index *index, int64_t timestamp, in
                                      ls_fault *fault) {
     if (timestamp < 0) return LS_OK;
     if (offset < index->base_offset || offset - index->base_offset > INT32_MAX) {
-        return ls_fail(fault, LS_INVALID_ARGUMENT, "offset too far from the index's base", -1, index->base_offset,
-                       offset);
+        return ls_fail(fault, LS_INVALID_ARGUMENT, "offset too far from the index's base", -1,
+                       index->base_offset, offset);
     }
     size_t count = own_count(index);
     int32_t relative = (int32_t)(offset - index->base_offset);
     if (count > 0) {
         const time_entry *last = entry_at(index, count - 1);
         if (timestamp < timestamp_of(last)) {
-            return ls_fail(fault, LS_INVALID_ARGUMENT, "timestamp below the last entry's", -1, timestamp_of(last),
-                           timestamp);
+            return ls_fail(fault, LS_INVALID_ARGUMENT, "timestamp below the last entry's", -1,
+                           timestamp_of(last), timestamp);
         }
         if (relative < relative_of(last)) {
             return ls_fail(fault, LS_INVALID_ARGUMENT, "offset below the last entry's", -1,
@@ -113,7 +117,8 @@ ls_status ls_time_index_maybe_append(ls_time_index *index, int64_t timestamp, in
         if (timestamp == timestamp_of(last)) return LS_OK;
     }
     if (closing ? count >= index->capacity : ls_time_index_is_full(index)) {
-        return ls_fail(fault, LS_FULL, "the time index is full", -1, (int64_t)index->capacity, (int64_t)count);
+        return ls_fail(fault, LS_FULL, "the time index is full", -1, (int64_t)index->capacity,
+                       (int64_t)count);
     }
     ls_status status = make_room(index, count + 1, fault);
     if (status != LS_OK) return status;
@@ -169,11 +174,11 @@ void ls_time_index_encode(const ls_time_index *index, size_t first, size_t count
     }
 }
 
-static ls_status check_entries(const ls_time_index *index, const uint8_t *bytes, size_t size, int64_t end_offset,
-                               ls_fault *fault) {
+static ls_status check_entries(const ls_time_index *index, const uint8_t *bytes, size_t size,
+                               int64_t end_offset, ls_fault *fault) {
     if (size % LS_TIME_INDEX_ENTRY_BYTES != 0) {
-        return ls_fail(fault, LS_CORRUPT, "size of a time index is no multiple of 12", 0, LS_TIME_INDEX_ENTRY_BYTES,
-                       (int64_t)size);
+        return ls_fail(fault, LS_CORRUPT, "size of a time index is no multiple of 12", 0,
+                       LS_TIME_INDEX_ENTRY_BYTES, (int64_t)size);
     }
     int64_t last_timestamp = -1;
     int32_t last_relative = 0;
@@ -181,8 +186,8 @@ static ls_status check_entries(const ls_time_index *index, const uint8_t *bytes,
         int64_t timestamp = ls_load_i64(bytes + at);
         int32_t relative = ls_load_i32(bytes + at + 8);
         if (timestamp <= last_timestamp) {
-            return ls_fail(fault, LS_CORRUPT, "timestamps of a time index do not rise", (int64_t)at, last_timestamp,
-                           timestamp);
+            return ls_fail(fault, LS_CORRUPT, "timestamps of a time index do not rise", (int64_t)at,
+                           last_timestamp, timestamp);
         }
         if (relative < last_relative) {
             return ls_fail(fault, LS_CORRUPT, "offsets of a time index fall", (int64_t)at + 8, last_relative,
@@ -208,8 +213,8 @@ ls_status ls_time_index_load(ls_time_index *index, const uint8_t *bytes, size_t 
     }
     size_t count = size / LS_TIME_INDEX_ENTRY_BYTES;
     if (count > index->capacity) {
-        return ls_fail(fault, LS_FULL, "more entries than the time index can hold", -1, (int64_t)index->capacity,
-                       (int64_t)count);
+        return ls_fail(fault, LS_FULL, "more entries than the time index can hold", -1,
+                       (int64_t)index->capacity, (int64_t)count);
     }
     status = make_room(index, count, fault);
     if (status != LS_OK) return status;

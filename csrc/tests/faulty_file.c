@@ -45,7 +45,8 @@ static ls_status faulty_read(ls_file *file, int64_t position, uint8_t *out, size
     return LS_OK;
 }
 
-static ls_status faulty_write(ls_file *file, int64_t position, const uint8_t *bytes, size_t size, ls_fault *fault) {
+static ls_status faulty_write(ls_file *file, int64_t position, const uint8_t *bytes, size_t size,
+                              ls_fault *fault) {
     faulty_file *faulty = (faulty_file *)file;
     if (fails(faulty, FAULTY_WRITE, "write", position, fault)) {
         put(faulty, (size_t)position, bytes, size < faulty->torn_bytes ? size : faulty->torn_bytes);
@@ -108,7 +109,8 @@ void faulty_file_reopen(faulty_file *faulty) {
     faulty->failed_count = 0;
 }
 
-void faulty_file_fail(faulty_file *faulty, int calls_from_now, ls_status status, bool goes_on, size_t torn_bytes) {
+void faulty_file_fail(faulty_file *faulty, int calls_from_now, ls_status status, bool goes_on,
+                      size_t torn_bytes) {
     faulty->fail_call = faulty->calls + calls_from_now;
     faulty->fail_status = status;
     faulty->fail_goes_on = goes_on;

@@ -46,6 +46,7 @@ void faulty_file_free(faulty_file *faulty);
 /* Open again after a close, with no failure planned and all counts at 0. */
 void faulty_file_reopen(faulty_file *faulty);
 /* The call `calls_from_now` (0: the next) is going to fail. */
-void faulty_file_fail(faulty_file *faulty, int calls_from_now, ls_status status, bool goes_on, size_t torn_bytes);
+void faulty_file_fail(faulty_file *faulty, int calls_from_now, ls_status status, bool goes_on,
+                      size_t torn_bytes);
 
 #endif

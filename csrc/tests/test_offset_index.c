@@ -17,8 +17,8 @@ static void check_lookup(const ls_offset_index *index, int64_t target, int64_t o
     int32_t found_position = -2;
     ls_offset_index_lookup(index, target, &found_offset, &found_position);
     CHECK_CASE(found_offset == offset && found_position == position,
-               "lookup of %lld is (%lld, %d), expected (%lld, %d)", (long long)target, (long long)found_offset,
-               found_position, (long long)offset, position);
+               "lookup of %lld is (%lld, %d), expected (%lld, %d)", (long long)target,
+               (long long)found_offset, found_position, (long long)offset, position);
 }
 
 static void test_lookup_without_entries_is_the_base(void) {
@@ -88,7 +88,8 @@ static void test_truncate_drops_from_the_target_on(void) {
     ls_fault fault;
     for (int target = -2; target < 620; target += 7) {
         ls_offset_index *index = make_index(BASE, 400);
-        for (int i = 0; i < 300; i++) REQUIRE_INT(ls_offset_index_append(index, BASE + 2 * i, 3 * i, &fault), LS_OK);
+        for (int i = 0; i < 300; i++)
+            REQUIRE_INT(ls_offset_index_append(index, BASE + 2 * i, 3 * i, &fault), LS_OK);
         ls_offset_index_truncate(index, BASE + target);
         int kept = target <= 0 ? 0 : target > 600 ? 300 : (target + 1) / 2;
         CHECK_INT(ls_offset_index_count(index), kept);
@@ -142,8 +143,8 @@ static void test_encode_and_load_are_inverse(void) {
     ls_offset_index_free(index);
 }
 
-static void check_refused(const int32_t *words, size_t words_count, size_t size, int64_t base, int64_t log_size,
-                          const char *what) {
+static void check_refused(const int32_t *words, size_t words_count, size_t size, int64_t base,
+                          int64_t log_size, const char *what) {
     ls_fault fault;
     uint8_t bytes[64];
     for (size_t i = 0; i < words_count; i++) ls_store_i32(bytes + 4 * i, words[i]);

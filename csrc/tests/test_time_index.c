@@ -45,7 +45,8 @@ static void test_maybe_append_keeps_the_order(void) {
     CHECK_INT(ls_time_index_maybe_append(index, -1, BASE, 0, &fault), LS_OK);
     CHECK_INT(ls_time_index_count(index), 0);
     CHECK_INT(ls_time_index_maybe_append(index, 10, BASE - 1, 0, &fault), LS_INVALID_ARGUMENT);
-    CHECK_INT(ls_time_index_maybe_append(index, 10, BASE + (int64_t)INT32_MAX + 1, 0, &fault), LS_INVALID_ARGUMENT);
+    CHECK_INT(ls_time_index_maybe_append(index, 10, BASE + (int64_t)INT32_MAX + 1, 0, &fault),
+              LS_INVALID_ARGUMENT);
     CHECK_INT(ls_time_index_maybe_append(index, 10, BASE + 5, 0, &fault), LS_OK);
     CHECK_INT(ls_time_index_maybe_append(index, 10, BASE + 7, 0, &fault), LS_OK); /* equal: nothing to say */
     CHECK_INT(ls_time_index_count(index), 1);
@@ -87,7 +88,8 @@ static void test_truncate_drops_from_the_offset_on(void) {
     ls_fault fault;
     for (int target = -3; target < 310; target += 5) {
         ls_time_index *index = make_index(BASE, 400);
-        for (int i = 0; i < 300; i++) REQUIRE_INT(ls_time_index_maybe_append(index, i, BASE + i, 0, &fault), LS_OK);
+        for (int i = 0; i < 300; i++)
+            REQUIRE_INT(ls_time_index_maybe_append(index, i, BASE + i, 0, &fault), LS_OK);
         ls_time_index_truncate(index, BASE + target);
         int kept = target < 0 ? 0 : target < 300 ? target : 300;
         CHECK_INT(ls_time_index_count(index), kept);

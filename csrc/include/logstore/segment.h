@@ -1,8 +1,8 @@
 /* A segment: one .log file and its two indexes in memory (log-format, sections 3 and 4).
  *
- * Threads: one writer at a time (the caller's lock) may call append, recover, truncate, seal; any number of readers may
- * call size, locate, read, find_timestamp meanwhile. Publication order of an append: bytes, index entries, size
- * (release); a reader loads size first (acquire) and never looks past it.
+ * Threads: one writer at a time (the caller's lock) may call append, recover, truncate, seal; any number of
+ * readers may call size, locate, read, find_timestamp meanwhile. Publication order of an append: bytes, index
+ * entries, size (release); a reader loads size first (acquire) and never looks past it.
  *
  * The index files are caches written by the caller (ls_*_index_encode) when it suits: they may lag behind
  * the log, never lead it. */
@@ -22,7 +22,7 @@ typedef struct ls_segment ls_segment;
 
 typedef struct ls_segment_options {
     int64_t base_offset;
-    int64_t end_offset_max;       /* exclusive bound of offsets inside: the next segment's base, or INT64_MAX */
+    int64_t end_offset_max; /* exclusive bound of offsets inside: the next segment's base, or INT64_MAX */
     int32_t index_interval_bytes; /* index.interval.bytes */
     size_t offset_index_capacity; /* entries */
     size_t time_index_capacity;
@@ -39,7 +39,8 @@ typedef struct ls_segment_state {
     int32_t last_leader_epoch;    /* -1: none */
 } ls_segment_state;
 
-/* Takes ownership of log on success. State: empty, or as given (a reopened segment; bytes_since_last_entry is set to 0). */
+/* Takes ownership of log on success. State: empty, or as given (a reopened segment; bytes_since_last_entry is
+ * set to 0). */
 ls_status ls_segment_create(ls_file *log, const ls_segment_options *options, const ls_segment_state *state,
                             ls_segment **out, ls_fault *fault);
 void ls_segment_free(ls_segment *segment); /* closes the file; NULL is fine */
@@ -51,8 +52,10 @@ ls_file *ls_segment_log_file(ls_segment *segment);
 ls_offset_index *ls_segment_offset_index(ls_segment *segment);
 ls_time_index *ls_segment_time_index(ls_segment *segment);
 
-/* Whether a batch of this size, largest timestamp and last offset must go to a new segment (4.1; the time rule is
- * in terms of the segment's first batch; created_ms is used where that rule says creation time). */
+/* Whether a batch of this size, largest timestamp and last offset must go to a new segment (4.1; the time
+ * rule is in terms of the segment's first batch; created_ms is used where that rule says creation time). An
+ * empty segment rolls for an offset that does not fit only: for any other reason the next one would be no
+ * better. */
 typedef struct ls_roll_policy {
     int64_t segment_bytes;
     int64_t segment_ms; /* already less the jitter */
@@ -61,11 +64,13 @@ typedef struct ls_roll_policy {
 int ls_segment_should_roll(const ls_segment *segment, const ls_roll_policy *policy, int64_t batch_bytes,
                            int64_t max_timestamp, int64_t last_offset, int64_t now_ms);
 
-/* Appends one whole, sealed and validated batch in one write, then the index entries if they are due (per batch,
- * section 3.4), then publishes. header must be the batch's own.
- * LS_INVALID_ARGUMENT: base offset below next_offset. LS_FULL: an index is full or the offset does not fit: roll first.
- * LS_DISK_FULL / LS_IO: nothing is published and the file was cut back to its old size; if even that
- * failed, fault->expected is 1 (the file has a tail that recovery must cut) instead of 0. */
+/* Appends one whole, sealed and validated batch in one write, then the index entries if they are due (per
+ * batch, section 3.4), then publishes. header must be the batch's own. LS_INVALID_ARGUMENT: base offset below
+ * next_offset, last offset at or past end_offset_max, a size that is not the header's, or a file with a tail
+ * that was not cut. LS_FULL: an entry is due and an index is full, the offset does not fit, or the segment
+ * would pass 2^31-1 bytes: roll first. LS_TOO_LARGE: not even an empty segment could take it. LS_DISK_FULL /
+ * LS_IO: nothing is published and the file was cut back to its old size; if even that failed, fault->expected
+ * is 1 (the file has a tail that recovery must cut) instead of 0. */
 ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t batch_bytes,
                             const ls_batch_header *header, ls_fault *fault);
 
@@ -79,14 +84,16 @@ typedef struct ls_batch_location {
     ls_batch_header header;
 } ls_batch_location;
 
-/* The first batch whose last offset is >= offset, below the published size: index, then headers, each structurally checked
- * (ascending offsets, within the segment). A damaged index entry (no such batch at its position) costs a scan from 0, never a
- * wrong answer. LS_END: no such batch in this segment. LS_CORRUPT / LS_TORN (an incomplete batch below the published size) with the position. */
+/* The first batch whose last offset is >= offset, below the published size: index, then headers, each
+ * structurally checked (ascending offsets, within the segment). A damaged index entry (no such batch at its
+ * position) costs a scan from 0, never a wrong answer. LS_END: no such batch in this segment. LS_CORRUPT /
+ * LS_TORN (an incomplete batch below the published size) with the position. */
 ls_status ls_segment_locate(ls_segment *segment, int64_t offset, ls_batch_location *out, ls_fault *fault);
 
-/* The first batch at or after `from_offset` whose max_timestamp >= timestamp; LS_END where there is none. */
-ls_status ls_segment_find_timestamp(ls_segment *segment, int64_t timestamp, int64_t from_offset, ls_batch_location *out,
-                                    ls_fault *fault);
+/* The first batch at or after `from_offset` whose max_timestamp >= timestamp; LS_END where there is none. A
+ * time index entry that no batch bears out costs a scan from from_offset; otherwise as ls_segment_locate. */
+ls_status ls_segment_find_timestamp(ls_segment *segment, int64_t timestamp, int64_t from_offset,
+                                    ls_batch_location *out, ls_fault *fault);
 
 /* Reads bytes [position, min(position + size, published size)); *got says how many. */
 ls_status ls_segment_read(ls_segment *segment, int64_t position, uint8_t *out, size_t size, size_t *got,
@@ -107,28 +114,49 @@ typedef struct ls_recovery_report {
     int64_t batches_count;   /* scanned and sound */
     ls_tail tail;
     ls_fault tail_fault;     /* what is wrong at valid_bytes; meaningless for LS_TAIL_NONE */
-    int64_t next_valid_position; /* a sound later batch behind the damage, or -1 */
+    int64_t next_valid_position; /* a sound later batch behind the damage, however it is judged, or -1 */
 } ls_recovery_report;
 
-/* Scans batches from `position` (a batch boundary; offsets from there are >= `next_offset`) to the end of the file: structure, CRC, rising
- * offsets, leader epochs never falling. Rebuilds index entries and state for the scanned part; entries at or after `position` are
- * dropped first. `deep` 0 checks structure only, no CRC.
- * Publishes valid_bytes as the size. Does not change the file: cutting is ls_segment_truncate_bytes.
+/* Scans batches from `position` (a batch boundary; offsets from there are >= `next_offset`) to the end of the
+ * file: structure, CRC, rising offsets, leader epochs never falling. Rebuilds index entries and state for the
+ * scanned part; entries at or after `position` are dropped first. `deep` 0 checks structure only, no CRC.
+ * Publishes valid_bytes as the size. Does not change the file: cutting is ls_segment_truncate_bytes, and
+ * appends are refused until a tail is cut. Memory: a buffer of at most 1 MiB, whatever the batches declare.
  *
- * Torn or corrupt (reference on reliability, section 2): the tail is TORN when the damaged batch reaches the end of the file
- * or past it, or when some 512-byte sector of the file that it overlaps holds only zeros in the overlap, or when
- * everything from valid_bytes on is zeros; else, if a sound batch with a higher offset stands anywhere behind it (searched
- * by trying each byte position whose magic byte and length are plausible, within 64 MiB), it is CORRUPT; else TORN.
- * LS_UNSUPPORTED in the middle is CORRUPT by the same rule. Returns LS_OK whenever the scan itself worked. */
+ * What is known of the part before `position` is taken from the segment's state if that ends just there, else
+ * from its headers, as few as the indexes allow. Index entries are those of a scan from 0 (if those before
+ * `position` are), and stop where an index is full.
+ *
+ * Torn or corrupt (reference on reliability, section 2), the first rule that applies:
+ * - CORRUPT when the damaged batch has all its bytes and a matching CRC, but breaks another rule (offset
+ *   order, leader epoch, a malformed header or control record): every byte arrived, no unfinished write;
+ * - TORN when some 512-byte sector of the file that it overlaps holds only zeros in the overlap (so also when
+ *   everything from valid_bytes on is zeros);
+ * - CORRUPT when a whole entry of another format (magic 0, 1 or 3, LS_UNSUPPORTED) stands there;
+ * - TORN when the damaged batch reaches the end of the file or past it;
+ * - CORRUPT when a sound batch with a higher offset stands anywhere behind it (searched by trying each byte
+ *   position whose magic byte and header are plausible, within 64 MiB), or when there are more such positions
+ *   than can be tried (1 GiB of CRCs);
+ * - else TORN.
+ * A length that says nothing (below 49) counts as that of a header alone. A length damaged so that it leads
+ * past the end reads as TORN: next_valid_position tells, and the caller knows from where on a crash may have
+ * lost data. Returns LS_OK whenever the scan itself worked; after a failure the segment is as it was, less
+ * index entries from `position` on. */
 ls_status ls_segment_recover(ls_segment *segment, int64_t position, int64_t next_offset, int deep,
                              ls_recovery_report *report, ls_fault *fault);
 
-/* Cuts the file to `size_bytes`, a batch boundary at or below the published size or the report's valid_bytes, and both indexes and
- * the state with it (rescanning headers from the last index entry). `next_offset` becomes the state's. */
-ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes, int64_t next_offset, ls_fault *fault);
+/* Cuts the file to `size_bytes`, a batch boundary at or below the published size or the report's valid_bytes,
+ * and both indexes and the state with it (rescanning headers from the last index entry). `next_offset`
+ * becomes the state's; it may lie above the last offset kept. LS_INVALID_ARGUMENT when no batch ends at
+ * size_bytes or next_offset is too low; damage in the headers scanned is returned as such. After a failure
+ * nothing has changed. */
+ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes, int64_t next_offset,
+                                    ls_fault *fault);
 
-/* For a reader process: looks for batches written behind the published size since, and publishes what is whole and valid (CRC
- * checked). An incomplete or not yet valid batch at the end is left for the next call. *grew: bytes published. */
+/* For a reader process: looks for batches written behind the published size since, and publishes what is
+ * whole and valid (CRC checked). An incomplete or not yet valid batch at the end is left for the next call.
+ * *grew: bytes published, also when a read fails half way. LS_TORN: the file is shorter than what was
+ * published. */
 ls_status ls_segment_catch_up(ls_segment *segment, int64_t *grew, ls_fault *fault);
 
 #endif

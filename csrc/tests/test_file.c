@@ -1,0 +1,87 @@
+#include "scratch_folder.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "logstore/file.h"
+
+static void test_file_reads_back_what_was_written(void) {
+    make_folder();
+    ls_file *file = NULL;
+    ls_fault fault;
+    CHECK_INT(ls_file_open(path, LS_FILE_READ, &file, &fault), LS_IO);
+    CHECK_INT(fault.os_errno, ENOENT);
+    CHECK_TEXT(fault.reason, "open");
+    CHECK_INT(ls_file_open(path, LS_FILE_WRITE, &file, &fault), LS_IO);
+    CHECK_INT(ls_file_open(path, 7, &file, &fault), LS_INVALID_ARGUMENT);
+    REQUIRE_INT(ls_file_open(path, LS_FILE_CREATE, &file, &fault), LS_OK);
+    struct stat about;
+    CHECK(stat(path, &about) == 0 && (about.st_mode & 0137) == 0);
+    const ls_file_operations *operations = file->operations;
+    uint8_t bytes[16];
+    size_t got = 99;
+    CHECK_INT(operations->write(file, 4, (const uint8_t *)"abcd", 4, &fault), LS_OK);
+    CHECK_INT(operations->write(file, 0, (const uint8_t *)"0123", 4, &fault), LS_OK);
+    CHECK_INT(operations->read(file, 2, bytes, sizeof bytes, &got, &fault), LS_OK);
+    CHECK_INT(got, 6);
+    CHECK_BYTES(bytes, "23abcd", 6);
+    CHECK_INT(operations->truncate(file, 5, &fault), LS_OK);
+    int64_t size = 0;
+    CHECK_INT(operations->size(file, &size, &fault), LS_OK);
+    CHECK_INT(size, 5);
+    CHECK_INT(operations->sync(file, &fault), LS_OK);
+    CHECK_INT(operations->read(file, -1, bytes, 1, &got, &fault), LS_IO);
+    CHECK_INT(fault.os_errno, EINVAL);
+    CHECK_TEXT(fault.reason, "read");
+    CHECK(ls_file_descriptor(file) >= 0);
+    operations->close(file);
+
+    CHECK_INT(ls_file_open(path, LS_FILE_CREATE, &file, &fault), LS_IO);
+    CHECK_INT(fault.os_errno, EEXIST);
+    REQUIRE_INT(ls_file_open(path, LS_FILE_READ, &file, &fault), LS_OK);
+    CHECK_INT(file->operations->write(file, 0, bytes, 1, &fault), LS_IO);
+    CHECK_INT(fault.os_errno, EBADF);
+    CHECK_TEXT(fault.reason, "write");
+    file->operations->close(file);
+    remove_folder();
+}
+
+static void test_file_is_nothing_but_a_regular_file(void) {
+    make_folder();
+    ls_file *file = NULL;
+    ls_fault fault;
+    CHECK_INT(ls_file_open(folder, LS_FILE_READ, &file, &fault), LS_IO);
+    CHECK_TEXT(fault.reason, "not a regular file");
+    REQUIRE(mkfifo(path, 0600) == 0);
+    CHECK_INT(ls_file_open(path, LS_FILE_READ, &file, &fault), LS_IO); /* and does not wait for a writer */
+    CHECK_TEXT(fault.reason, "not a regular file");
+    unlink(path);
+    REQUIRE(symlink("elsewhere", path) == 0);
+    CHECK_INT(ls_file_open(path, LS_FILE_READ, &file, &fault), LS_IO);
+    CHECK_TEXT(fault.reason, "open");
+    CHECK_INT(ls_file_open(path, LS_FILE_CREATE, &file, &fault), LS_IO);
+    remove_folder();
+}
+
+static void test_a_full_device_is_a_full_disk(void) {
+    /* /dev/full is no regular file, so its answer comes through a descriptor put in the place of one. */
+    if (access("/dev/full", W_OK) != 0) return; /* a system without one */
+    make_folder();
+    ls_file *file = NULL;
+    ls_fault fault;
+    REQUIRE_INT(ls_file_open(path, LS_FILE_CREATE, &file, &fault), LS_OK);
+    FILE *full = fopen("/dev/full", "w");
+    REQUIRE(full != NULL && dup2(fileno(full), ls_file_descriptor(file)) >= 0);
+    CHECK_INT(file->operations->write(file, 0, (const uint8_t *)"x", 1, &fault), LS_DISK_FULL);
+    CHECK_INT(fault.os_errno, ENOSPC);
+    fclose(full);
+    file->operations->close(file);
+    remove_folder();
+}
+
+int main(void) {
+    RUN(test_file_reads_back_what_was_written);
+    RUN(test_file_is_nothing_but_a_regular_file);
+    RUN(test_a_full_device_is_a_full_disk);
+    return check_result();
+}
