@@ -37,7 +37,7 @@ from logstore._native.log_state cimport LogState
 from logstore._native.record_batch cimport RecordBatch, raise_in_batch
 
 # Two chunks and their columns take turns; together they fit a second-level cache of 1 MiB.
-cdef Py_ssize_t COLUMN_CHUNK_BYTES = 256 * 1024
+cdef Py_ssize_t COLUMN_CHUNK_BYTES = 192 * 1024
 cdef size_t FIRST_CAPACITY = 1024
 # Two columns of 64 bits, six of 32.
 cdef size_t ROW_BYTES = 2 * 8 + 6 * 4
@@ -402,10 +402,15 @@ cdef class ColumnCursor:
             walk.start_offset = start_offset
             walk.limit = min(cursor.stop_offset, cursor.end_offset)
             walk.place = cursor.next_place()
-            with nogil:
-                stop = walk_chunk(&walk, memory)
-            if walk.at > walk.origin + cursor.at:
-                pass_batches(cursor, &walk)
+            while True:
+                with nogil:
+                    stop = walk_chunk(&walk, memory)
+                if walk.at > walk.origin + cursor.at:
+                    pass_batches(cursor, &walk)
+                # The last batch of the chunk goes into the same columns, if the rest of it fits behind the chunk.
+                if stop != STOP_TORN or not cursor.reach_whole(&walk.fault, True):
+                    break
+                walk.end = walk.origin + cursor.chunk.size
             compressed = None
             if memory.columns.count == 0:
                 # What stopped the walk is dealt with now; behind records it is met again by the next one.
@@ -417,7 +422,7 @@ cdef class ColumnCursor:
                     walk.place.least_base_offset = ls_batch_last_offset(&walk.header) + 1
                     pass_batches(cursor, &walk)
                 elif stop == STOP_TORN:
-                    cursor.reach_whole(&walk.fault)
+                    cursor.reach_whole(&walk.fault, False)
                     continue
                 elif stop == STOP_FAULT or stop == STOP_FAULT_IN_RECORDS:
                     if stop == STOP_FAULT_IN_RECORDS and walk.fault.position >= 0:

@@ -36,11 +36,12 @@ cdef class LogCursor:
 
     cdef RecordBatch fetch_batch(self)
     cdef bint reach(self) except -1
-    cdef int reach_whole(self, const ls_fault *torn) except -1
+    cdef bint reach_whole(self, const ls_fault *torn, bint in_place) except -1
     cdef BatchPlace next_place(self)
     cdef int start_at(self, int64_t position, int64_t base_offset) except -1
     cdef Chunk fresh_chunk(self, Py_ssize_t capacity)
     cdef bint locate(self) except -1
     cdef bint next_segment(self) except -1
     cdef bint fill(self, Py_ssize_t needed) except -1
+    cdef int read_into(self, Chunk chunk, Py_ssize_t at, Py_ssize_t size) except -1
     cdef int check_truncation(self) except -1

@@ -122,14 +122,24 @@ cdef class LogCursor:
             elif not self.next_segment():
                 return False
 
-    cdef int reach_whole(self, const ls_fault *torn) except -1:
-        """After LS_TORN: reads on from the batch's start, if the file goes on behind the chunk; raises if not."""
+    cdef bint reach_whole(self, const ls_fault *torn, bint in_place) except -1:
+        """After LS_TORN: reads the rest of the batch, if the file goes on behind the chunk; raises if not.
+
+        Where it fits, the rest goes behind what the chunk holds, and the batches before it stay where they are;
+        otherwise into another chunk, or, if it is to be ``in_place``, nowhere: False.
+        """
         cdef int64_t left = ls_segment_size_bytes(self.segment.segment) - (self.chunk_position + self.at)
         cdef Py_ssize_t available = self.chunk.size - self.at
-        if available < left and available < torn.expected:
-            self.fill(<Py_ssize_t>min(torn.expected, left))
-            return 0
-        raise_fault(torn, self.segment.path)
+        cdef Py_ssize_t missing = <Py_ssize_t>min(left, torn.expected) - available
+        if missing > 0 and missing <= self.chunk.capacity - self.chunk.size:
+            self.read_into(self.chunk, self.chunk.size, missing)
+            return True
+        if in_place:
+            return False
+        if missing <= 0:
+            raise_fault(torn, self.segment.path)
+        self.fill(available + missing)
+        return True
 
     cdef RecordBatch fetch_batch(self):
         cdef ls_batch_header header
@@ -149,7 +159,7 @@ cdef class LogCursor:
             else:
                 status = ls_batch_validate(at, end, position, &header, &fault)
             if status == LS_TORN:
-                self.reach_whole(&fault)
+                self.reach_whole(&fault, False)
                 continue
             if status == LS_OK:
                 place = self.next_place()
@@ -245,25 +255,33 @@ cdef class LogCursor:
         cdef int64_t published = ls_segment_size_bytes(self.segment.segment)
         cdef Py_ssize_t size = max(needed, self.next_chunk_bytes)
         cdef Chunk chunk
-        cdef size_t got = 0
-        cdef ls_fault fault
-        cdef ls_status status
         self.next_chunk_bytes = min(self.next_chunk_bytes * 4, self.chunk_bytes)
         if published - position < size:
             size = <Py_ssize_t>(published - position)
-        chunk = self.fresh_chunk(size)
+        # Room for the rest of the last batch, so that its beginning is not read twice.
+        chunk = self.fresh_chunk(size + size // 2)
+        chunk.size = 0
+        self.chunk = chunk
+        self.chunk_position = position
+        self.at = 0
+        self.read_into(chunk, 0, size)
+        return True
+
+    cdef int read_into(self, Chunk chunk, Py_ssize_t at, Py_ssize_t size) except -1:
+        """Reads the next `size` bytes of the segment to `at`, the end of what the current chunk holds."""
+        cdef int64_t position = self.chunk_position + at
+        cdef size_t got = 0
+        cdef ls_fault fault
+        cdef ls_status status
         with nogil:
-            status = ls_segment_read(self.segment.segment, position, chunk.data, size, &got, &fault)
+            status = ls_segment_read(self.segment.segment, position, chunk.data + at, size, &got, &fault)
         if status != LS_OK:
             raise_fault(&fault, self.segment.path)
         if <Py_ssize_t>got < size:
             raise CorruptDataError(self.segment.path, position + got, "the file is shorter than what was appended",
                                    position + size, position + got)
-        chunk.size = got
-        self.chunk = chunk
-        self.chunk_position = position
-        self.at = 0
-        return True
+        chunk.size = at + size
+        return 0
 
     def skip_damage(self):
         """After a `CorruptDataError`: moves behind the damaged batch, to the next one that can be found.
