@@ -279,7 +279,7 @@ def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
 
 
 def write_for_open(directory: Path, sample: Sample, count: int) -> Any:
-    """Append `count` records, the sample over and over; leave the broker open and nothing flushed."""
+    """Append `count` records, the sample over and over; leave it open with nothing flushed."""
     broker, topic = _created(directory, "appended", flush_ms=NEVER)
     length = len(sample)
     for start in range(0, count, length):
