@@ -69,7 +69,6 @@ void ls_batch_builder_rewind(ls_batch_builder *builder, ls_batch_mark mark) {
     builder->size_bytes = mark.size_bytes;
     builder->max_timestamp = mark.max_timestamp;
     builder->records_count = mark.records_count;
-    if (mark.records_count == 0) builder->base_timestamp = -1;
 }
 
 /* ---- one record -------------------------------------------------------------------------------- */

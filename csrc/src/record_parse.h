@@ -134,15 +134,15 @@ static LS_ALWAYS_INLINE bool ls_record_parse_fast(const uint8_t *at, const uint8
     LS_SHORT_VARINT(at, bits);
     out->key = at;
     out->key_bytes = -1;
+    ptrdiff_t key_bytes = 0;
     if (LS_LIKELY((bits & 1u) == 0)) {
-        out->key_bytes = (int32_t)(bits >> 1);
-        /* Compared as sizes: what lies behind the record must not even be pointed to. */
-        if (LS_UNLIKELY(next - at < out->key_bytes)) return false;
-        at += out->key_bytes;
+        key_bytes = (ptrdiff_t)(bits >> 1);
+        out->key_bytes = (int32_t)key_bytes;
     }
-    /* The value's length and the headers' count need two bytes at least: that is the rule, and makes reading
-     * two of them safe. */
-    if (LS_UNLIKELY(next - at < 2)) return false;
+    /* Behind the key the value's length and the headers' count need two bytes at least: that is the rule, and
+     * makes reading two of them safe. */
+    if (LS_UNLIKELY(next - at < key_bytes + 2)) return false;
+    at += key_bytes;
 
     LS_SHORT_VARINT(at, bits);
     out->value = at;

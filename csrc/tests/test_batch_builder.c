@@ -1,5 +1,6 @@
 #include "check.h"
 #include "logstore/record_batch.h"
+#include "logstore/varint.h"
 #include "vector_file.h"
 
 static const ls_fault no_fault = {LS_OK, 0, "", 0, 0, 0};
@@ -144,6 +145,24 @@ static void test_every_size(void) {
             free((uint8_t *)(uintptr_t)keys[i].bytes);
             free((uint8_t *)(uintptr_t)values[i].bytes);
         }
+    }
+}
+
+/* Each length takes as few bytes as it can, also where the record's own length grows a byte. */
+static void test_lengths_are_minimal(void) {
+    static const uint8_t zeros[8400];
+    for (int32_t value_bytes = 0; value_bytes <= (int32_t)sizeof zeros; value_bytes++) {
+        ls_fault fault = no_fault;
+        ls_batch_builder builder = {0};
+        REQUIRE_INT(ls_batch_builder_init(&builder, 16384, &fault), LS_OK);
+        ls_span null = text_span(NULL);
+        ls_span value = {zeros, value_bytes};
+        REQUIRE_INT(ls_batch_builder_append(&builder, 1, null, value, NULL, 0, &fault), LS_OK);
+        size_t body_bytes = 5 + ls_varint32_size_bytes(value_bytes) + (size_t)value_bytes;
+        size_t size_bytes = LS_BATCH_HEADER_BYTES + ls_varint32_size_bytes((int32_t)body_bytes) + body_bytes;
+        CHECK_CASE(builder.size_bytes == size_bytes, "a value of %d bytes makes %zu, not %zu", value_bytes,
+                   builder.size_bytes, size_bytes);
+        ls_batch_builder_free(&builder);
     }
 }
 
@@ -337,6 +356,7 @@ static void test_seal(void) {
 int main(void) {
     RUN(test_rebuilds_the_vectors);
     RUN(test_every_size);
+    RUN(test_lengths_are_minimal);
     RUN(test_many_records_grow);
     RUN(test_many_stops_at_the_limit);
     RUN(test_larger_than_the_format);
