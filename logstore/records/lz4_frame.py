@@ -36,21 +36,34 @@ def compress(cramjam: Any, view: memoryview, level: int | None) -> bytes:
     parts: list[Any] = [_HEADER]
     for start in range(0, len(view), _BLOCK_BYTES):
         chunk = view[start : start + _BLOCK_BYTES]
-        if level is None or level == _FAST_LEVEL:
+        block = None
+        if level is not None and level != _FAST_LEVEL:
+            block = _compress_at_level(cramjam, chunk, level)
+        if block is None:
             block = cramjam.lz4.compress_block(chunk, store_size=False)
-        else:
-            # Only the library's frame function takes a level. A chunk fills one block there, so the
-            # first block of that frame is the whole chunk, linked to nothing before it.
-            frame = memoryview(cramjam.lz4.compress(chunk, level=level))
-            at = 15 if frame[4] & _CONTENT_SIZE else 7
-            size = int.from_bytes(frame[at : at + 4], "little")
-            block = chunk if size & _STORED_RAW else frame[at + 4 : at + 4 + size]
         if len(block) < len(chunk):
             parts += (len(block).to_bytes(4, "little"), block)
         else:
             parts += ((len(chunk) | _STORED_RAW).to_bytes(4, "little"), chunk)
     parts.append(_END_MARK)
     return b"".join(parts)
+
+
+def _compress_at_level(cramjam: Any, chunk: memoryview, level: int) -> memoryview | None:
+    """Return the chunk as one independent block, or None where the library cut it into several.
+
+    Only the library's frame function takes a level. Since cramjam 2.14 a chunk is one block there,
+    linked to nothing. Before, it was cut at 8 KiB, and blocks behind the first are of no use alone.
+    """
+    frame = memoryview(cramjam.lz4.compress(chunk, level=level))
+    flags = frame[4]
+    start = 19 if flags & _CONTENT_SIZE else 11
+    word = int.from_bytes(frame[start - 4 : start], "little")
+    end = start + (word & ~_STORED_RAW)
+    next_word = end + (4 if flags & _BLOCK_CHECKSUM else 0)
+    if frame[next_word : next_word + 4] != _END_MARK:
+        return None
+    return chunk if word & _STORED_RAW else frame[start:end]
 
 
 def decompress(cramjam: Any, view: memoryview, limit_bytes: int) -> bytes:
