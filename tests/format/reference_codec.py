@@ -346,10 +346,16 @@ def decode_log(data: bytes, base_offset: int = 0) -> Iterator[tuple[int, Batch]]
     """Decode the batches of a segment file with their positions; the first bad one is an error."""
     position = 0
     next_offset = base_offset
+    epoch = -1
     while position < len(data):
         batch = decode_batch(data, position)
         if batch.header.base_offset < next_offset:
             raise FormatError(f"base offset {batch.header.base_offset} is below {next_offset}")
+        if batch.header.last_offset - base_offset > INT32_MAX:
+            raise FormatError(f"last offset {batch.header.last_offset} is too far from the base")
+        if -1 < batch.header.partition_leader_epoch < epoch:
+            raise FormatError(f"epoch {batch.header.partition_leader_epoch} after {epoch}")
+        epoch = max(epoch, batch.header.partition_leader_epoch)
         yield position, batch
         position += batch.header.size_bytes
         next_offset = batch.header.last_offset + 1

@@ -330,6 +330,26 @@ def test_header_that_breaks_a_rule_is_refused_whatever_the_crc_says(change):
         decode_batch(Batch(header, b"").encode())
 
 
+def test_batches_must_follow_each_other():
+    def log(*batches):
+        data = b"".join(
+            Batch(Header(base_offset=offset, partition_leader_epoch=epoch), b"").encode()
+            for offset, epoch in batches
+        )
+        return [batch.header.base_offset for _, batch in decode_log(data, 10)]
+
+    assert log((10, 3), (12, -1), (20, 3), (10 + 2**31 - 1, 4)) == [10, 12, 20, 10 + 2**31 - 1]
+    for batches in (
+        [(9, 0)],
+        [(10, 0), (10, 0)],
+        [(11, 0), (10, 0)],
+        [(10, 3), (11, -1), (12, 2)],
+        [(10, 0), (10 + 2**31, 0)],
+    ):
+        with pytest.raises(FormatError):
+            log(*batches)
+
+
 def test_record_offsets_must_rise_within_the_batch():
     def batch(*deltas):
         payload = b"".join(encode_record(StoredRecord(delta, 0)) for delta in deltas)

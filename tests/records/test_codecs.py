@@ -347,11 +347,9 @@ def test_any_buffer_will_do(codec):
         memoryview(stream),
         memoryview(padded)[3:-4],
         memoryview(bytearray(padded))[3:-4],
-        memoryview(bytes(2 * len(stream))[::2]),
         numpy.frombuffer(stream, numpy.uint8),
     ):
-        if bytes(buffer) == stream:
-            assert codecs.decompress(codec, buffer, len(data)) == data
+        assert codecs.decompress(codec, buffer, len(data)) == data
     spread = bytearray(2 * len(stream))
     spread[::2] = stream
     assert codecs.decompress(codec, memoryview(spread)[::2], len(data)) == data
