@@ -1,0 +1,128 @@
+"""logstore: Kafka's log as a Python library.
+
+>>> import logstore
+>>> with logstore.open("data") as broker:
+...     orders = broker.create_topic("orders", partitions=3, exist_ok=True)
+...     offset = orders.append(b'{"total": 12}', key=b"sarah")
+...     for record in orders.read(start="-1h"):
+...         print(record.partition, record.offset, record.value)
+
+The guide starts in README.md; what an acknowledgement means is in docs/durability.md.
+"""
+
+from __future__ import annotations
+
+import os as _os
+from typing import TYPE_CHECKING
+
+from logstore._native.checksum import partition_for_key
+from logstore._native.record_batch import Record, RecordBatch
+from logstore._version import __version__
+from logstore.broker import Broker, Topic
+from logstore.errors import (
+    ClosedError,
+    CorruptDataError,
+    DataDirLockedError,
+    DiskFullError,
+    GroupError,
+    InvalidConfigError,
+    InvalidRecordError,
+    InvalidRequestError,
+    InvalidTimestampError,
+    LogstoreError,
+    LogTruncatedError,
+    MissingDependencyError,
+    OffsetOutOfRangeError,
+    ReadOnlyError,
+    RecordTooLargeError,
+    StorageFailureError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    UnsupportedFormatError,
+)
+from logstore.model import RecordMetadata, RecoveryReport, TopicPartition
+
+if TYPE_CHECKING:
+    from logstore.model import Durability
+
+__all__ = [
+    "Broker",
+    "ClosedError",
+    "CorruptDataError",
+    "DataDirLockedError",
+    "DiskFullError",
+    "GroupError",
+    "InvalidConfigError",
+    "InvalidRecordError",
+    "InvalidRequestError",
+    "InvalidTimestampError",
+    "LogTruncatedError",
+    "LogstoreError",
+    "MissingDependencyError",
+    "OffsetOutOfRangeError",
+    "ReadOnlyError",
+    "Record",
+    "RecordBatch",
+    "RecordMetadata",
+    "RecordTooLargeError",
+    "RecoveryReport",
+    "StorageFailureError",
+    "Topic",
+    "TopicAlreadyExistsError",
+    "TopicPartition",
+    "UnknownTopicOrPartitionError",
+    "UnsupportedFormatError",
+    "__version__",
+    "native_info",
+    "open",
+    "partition_for_key",
+]
+
+
+def open(
+    path: str | _os.PathLike[str], *, durability: Durability = "flushed", read_only: bool = False
+) -> Broker:
+    """Opens a data directory.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The directory; made if missing, unless ``read_only``.
+    durability : {"flushed", "appended", "buffered"}
+        When a record counts as acknowledged, where neither its topic nor the call says: on disk (the default), in the
+        page cache, or in the open batch in memory. See docs/durability.md.
+    read_only : bool
+        Opens beside a broker of another process, and follows what it writes.
+
+    Returns
+    -------
+    Broker
+        A context manager; closing it flushes everything.
+
+    Raises
+    ------
+    DataDirLockedError
+        Another broker writes this directory; the message names it.
+    StorageFailureError
+        The directory can't be made, read or written.
+    InvalidRequestError
+        An unknown durability.
+    """
+    return Broker(path, durability=durability, read_only=read_only)
+
+
+def native_info() -> dict[str, object]:
+    """What the native core is, and which of its implementations are in use here.
+
+    Returns
+    -------
+    dict[str, object]
+        ``version``, ``crc32c`` (in use), ``crc32c_available`` (fastest last).
+    """
+    from logstore._native import checksum
+
+    return {
+        "version": __version__,
+        "crc32c": checksum.crc32c_implementation(),
+        "crc32c_available": checksum.crc32c_implementations(),
+    }

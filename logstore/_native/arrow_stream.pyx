@@ -345,6 +345,26 @@ cdef size_t rows_within(const ls_columns *columns, const uint8_t *origin, const 
     return count
 
 
+cdef bint reserve_as(Buffer *buffer, const Buffer *last) noexcept nogil:
+    return last.size == 0 or reserve(buffer, last.size + last.size // 16)
+
+
+cdef bint reserve_strings_as(Strings *strings, const Strings *last) noexcept nogil:
+    return (reserve_as(&strings.offsets, &last.offsets) and reserve_as(&strings.bytes, &last.bytes)
+            and reserve_as(&strings.validity, &last.validity))
+
+
+cdef bint reserve_all_as(Gathered *gathered, const Gathered *last) noexcept nogil:
+    """Room for what the record batch before took: the next one is much like it, and growing copies."""
+    return (reserve_as(&gathered.partitions, &last.partitions) and reserve_as(&gathered.offsets, &last.offsets)
+            and reserve_as(&gathered.timestamps, &last.timestamps)
+            and reserve_as(&gathered.timestamp_validity, &last.timestamp_validity)
+            and reserve_as(&gathered.headers_offsets, &last.headers_offsets)
+            and reserve_strings_as(&gathered.keys, &last.keys) and reserve_strings_as(&gathered.values, &last.values)
+            and reserve_strings_as(&gathered.header_keys, &last.header_keys)
+            and reserve_strings_as(&gathered.header_values, &last.header_values))
+
+
 cdef void free_strings(Strings *strings) noexcept nogil:
     free(strings.offsets.data)
     free(strings.bytes.data)
@@ -467,6 +487,7 @@ cdef class RecordStream:
     cdef Py_ssize_t pending_at
     cdef Py_ssize_t rows_max
     cdef Py_ssize_t bytes_max
+    cdef Gathered last                  # sizes alone; the memory is the reader's
     cdef bytes error
     cdef const char *error_text
 
@@ -490,12 +511,15 @@ cdef class RecordStream:
         cdef Gathered gathered
         cdef bint done = False
         memset(&gathered, 0, sizeof(gathered))
+        if not self.reach():
+            return False
         try:
+            if not reserve_all_as(&gathered, &self.last):
+                raise MemoryError("no memory for an Arrow record batch")
             while gathered.rows < self.rows_max and self.reach():
                 if not self.gather_pending(&gathered):
                     break
-            if gathered.rows == 0:
-                return False
+            self.last = gathered
             done = give_all(out, &gathered)
             if not done:
                 if out.release != NULL:

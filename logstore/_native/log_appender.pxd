@@ -8,13 +8,13 @@ from logstore._native.segment cimport Segment
 from logstore._native.spans cimport HeaderList
 
 
-cpdef enum Level:
+cdef enum Level:
     LEVEL_BUFFERED = 0
     LEVEL_APPENDED = 1
     LEVEL_FLUSHED = 2
 
 
-cpdef enum WriteState:
+cdef enum WriteState:
     WRITABLE = 0
     READ_ONLY = 1
     FAILED = 2

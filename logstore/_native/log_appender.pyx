@@ -70,6 +70,13 @@ cdef extern from *:
     int64_t ls_wall_clock_ms() nogil
 
 
+# States a log's writing can be in, for `_set_write_state`.
+STATE_WRITABLE = <int>WRITABLE
+STATE_READ_ONLY = <int>READ_ONLY
+STATE_FAILED = <int>FAILED
+STATE_CLOSED = <int>CLOSED
+STATE_FORKED = <int>FORKED
+
 cdef str BUFFERED = "buffered"
 cdef str APPENDED = "appended"
 cdef str FLUSHED = "flushed"

@@ -33,6 +33,7 @@ from logstore._native.core cimport (
     ls_batch_last_offset,
     ls_batch_size_bytes,
     ls_batch_stamp_fields,
+    ls_batch_stamp_timestamps,
     ls_batch_validate,
     ls_fault,
     ls_record_header,
@@ -623,3 +624,8 @@ def batch_positions(const uint8_t[::1] data not None, str path=MEMORY_PATH):
         found.append((position, ls_batch_size_bytes(&header), header.base_offset, ls_batch_last_offset(&header)))
         position += ls_batch_size_bytes(&header)
     return found
+
+
+def stamp_timestamps(bytearray batch not None, bint log_append_time, int64_t max_timestamp):
+    """Sets timestamp type and largest timestamp of a whole batch in place, and its CRC anew."""
+    ls_batch_stamp_timestamps(batch, len(batch), log_append_time, max_timestamp)

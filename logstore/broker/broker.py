@@ -1,0 +1,508 @@
+"""Many partitions in one directory: topics, their settings, their life."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import logging
+import os
+import shutil
+import threading
+import uuid
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from logstore.broker.metadata import TopicMetadata, find_topics, read_topics, write_topics
+from logstore.broker.topic import Topic
+from logstore.errors import (
+    ClosedError,
+    CorruptDataError,
+    InvalidRequestError,
+    LogstoreError,
+    ReadOnlyError,
+    StorageFailureError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+)
+from logstore.model import Durability, RecoveryReport, TopicPartition
+from logstore.storage import layout
+from logstore.storage.checkpoint import Checkpoint
+from logstore.storage.config import TopicConfig
+from logstore.storage.directory_lock import DirectoryLock
+from logstore.storage.files import file_failure, make_directory, refusals, sync_directory
+from logstore.storage.flush_scheduler import FlushScheduler
+from logstore.storage.log import Log
+from logstore.storage.text_checkpoints import (
+    new_topic_id,
+    read_offsets,
+    take_clean_shutdown,
+    was_clean_shutdown,
+    write_clean_shutdown,
+    write_meta_properties,
+    write_offsets,
+)
+
+__all__ = ["Broker"]
+
+_logger = logging.getLogger("logstore.broker")
+PARTITIONS_MAX = 100_000
+
+
+class Broker:
+    """A data directory, open. Made by `logstore.open`; a context manager.
+
+    Thread-safe. One broker writes a directory at a time; any number open it with ``read_only=True``.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, durability: Durability = "flushed", read_only: bool = False
+    ):
+        if durability not in ("flushed", "appended", "buffered"):
+            raise InvalidRequestError(f"durability must be 'flushed', 'appended' or 'buffered', not {durability!r}")
+        self.path = os.path.abspath(os.fspath(path))
+        self.read_only = read_only
+        self.durability: Durability = durability
+        self._lock = threading.RLock()
+        self._topics: dict[str, Topic] = {}
+        self._metadata: dict[str, TopicMetadata] = {}
+        self._closed = False
+        self._directory_lock: DirectoryLock | None = None
+        self._scheduler = FlushScheduler()
+        self._clean = False
+        self._written_by_kafka = False
+        if read_only:
+            if not os.path.isdir(self.path):
+                raise StorageFailureError(
+                    self.path, "open", 2, "read_only=True opens a data directory that exists; check the path."
+                )
+            self._clean = was_clean_shutdown(self.path)
+        else:
+            self._make_directories()
+            self._directory_lock = DirectoryLock(self.path)
+        try:
+            self._open()
+        except BaseException:
+            self._scheduler.close()
+            if self._directory_lock is not None:
+                self._directory_lock.release()
+            raise
+        _open_brokers.add(self)
+
+    # ---- opening ------------------------------------------------------------------------------------
+
+    def _make_directories(self) -> None:
+        missing = []
+        path = self.path
+        while not os.path.isdir(path):
+            missing.append(path)
+            parent = os.path.dirname(path)
+            if parent == path:
+                break
+            path = parent
+        for path in reversed(missing):
+            make_directory(path)
+
+    def _open(self) -> None:
+        marker = os.path.join(self.path, layout.CLEAN_SHUTDOWN_FILE)
+        # The marker of a Kafka broker: it has had the directory since, so its checkpoints count, not ours.
+        self._written_by_kafka = _is_kafka_marker(marker)
+        recovery_points = read_offsets(os.path.join(self.path, layout.RECOVERY_POINT_FILE))
+        log_starts = read_offsets(os.path.join(self.path, layout.LOG_START_FILE))
+        if not self.read_only:
+            self._clean = take_clean_shutdown(self.path)
+            if not os.path.exists(os.path.join(self.path, layout.META_PROPERTIES_FILE)):
+                write_meta_properties(self.path)
+        try:
+            known = read_topics(self.path)
+        except CorruptDataError as error:
+            _logger.warning("%s Topics are taken from their directories, with default settings.", error)
+            known = {}
+        found, strange = find_topics(self.path)
+        if strange:
+            _logger.warning("%s: not partitions of a topic, left alone: %s", self.path, ", ".join(strange))
+        self._metadata = dict(known)
+        for name, metadata in found.items():
+            if name not in known or known[name].partitions < metadata.partitions:
+                config = known[name].config if name in known else TopicConfig()
+                self._metadata[name] = TopicMetadata(name, metadata.topic_id, metadata.partitions, config)
+        for metadata in self._metadata.values():
+            self._topics[metadata.name] = Topic(
+                metadata,
+                tuple(
+                    self._open_log(metadata, number, recovery_points, log_starts)
+                    for number in range(metadata.partitions)
+                    if not self.read_only or os.path.isdir(self._log_path(metadata.name, number))
+                ),
+            )
+        if not self.read_only and self._metadata != known:
+            write_topics(self.path, self._metadata)
+
+    def _log_path(self, topic: str, partition: int) -> str:
+        return os.path.join(self.path, layout.partition_directory_name(topic, partition))
+
+    def _open_log(
+        self,
+        metadata: TopicMetadata,
+        number: int,
+        recovery_points: dict[tuple[str, int], int] | None = None,
+        log_starts: dict[tuple[str, int], int] | None = None,
+    ) -> Log:
+        place = (metadata.name, number)
+        log_start = (log_starts or {}).get(place, 0)
+        known = None
+        if self._clean and place in (recovery_points or {}):
+            known = _kafka_checkpoint(self._log_path(*place), (recovery_points or {})[place], log_start)
+        elif log_start:
+            known = Checkpoint(log_start_offset=log_start, is_contiguous=False)
+        return Log(
+            self._log_path(metadata.name, number),
+            metadata.config,
+            durability=self.durability,
+            read_only=self.read_only,
+            lock=self._directory_lock,
+            scheduler=self._scheduler,
+            topic_id=metadata.topic_id,
+            known=known,
+            trust_checkpoint=not self._written_by_kafka,
+        )
+
+    @property
+    def recovery_reports(self) -> dict[TopicPartition, RecoveryReport]:
+        """What opening cut or rebuilt, where it did."""
+        return {
+            TopicPartition(log.topic, log.partition): log.recovery_report
+            for topic in self._topics.values()
+            for log in topic.logs
+            if log.recovery_report.cut_bytes or log.recovery_report.rebuilt_indexes
+        }
+
+    @property
+    def damages(self) -> dict[TopicPartition, CorruptDataError]:
+        """Partitions that can be read around their damage, but not written, and why."""
+        return {
+            TopicPartition(log.topic, log.partition): log.damage
+            for topic in self._topics.values()
+            for log in topic.logs
+            if log.damage is not None
+        }
+
+    # ---- topics -------------------------------------------------------------------------------------
+
+    def create_topic(
+        self,
+        name: str,
+        partitions: int = 1,
+        config: Mapping[str, Any] | None = None,
+        *,
+        exist_ok: bool = False,
+        **settings: Any,
+    ) -> Topic:
+        """Creates a topic, durably.
+
+        Parameters
+        ----------
+        name : str
+            1 to 249 of the characters ``a-z A-Z 0-9 . _ -``.
+        partitions : int
+        config : mapping, optional
+            Settings under Kafka's names: ``{"segment.bytes": "64MiB"}``.
+        exist_ok : bool
+            An existing topic is returned as it is; its settings and partitions are not changed.
+        **settings
+            Settings in snake_case: ``retention="7d"``, ``segment_bytes="64MiB"``, ``durability="appended"``.
+
+        Returns
+        -------
+        Topic
+
+        Raises
+        ------
+        TopicAlreadyExistsError
+        InvalidRequestError
+            Name, number of partitions, or a setting (an unknown one is answered with the nearest).
+        StorageFailureError, ReadOnlyError, ClosedError
+        """
+        layout.check_topic_name(name)
+        if isinstance(partitions, bool) or not isinstance(partitions, int) or not 1 <= partitions <= PARTITIONS_MAX:
+            raise InvalidRequestError(f"partitions must be in [1, {PARTITIONS_MAX}], not {partitions!r}")
+        checked = TopicConfig(config, **settings)
+        with self._lock:
+            self._check_writable()
+            if name in self._topics:
+                if exist_ok:
+                    return self._topics[name]
+                raise TopicAlreadyExistsError(f"topic {name!r} exists; pass exist_ok=True to use it as it is")
+            for other in self._topics:
+                if other.replace(".", "_") == name.replace(".", "_"):
+                    raise InvalidRequestError(
+                        f"topic {name!r} would collide with {other!r}: Kafka takes '.' and '_' for the same"
+                    )
+            metadata = TopicMetadata(name, new_topic_id(), partitions, checked)
+            logs: list[Log] = []
+            try:
+                for number in range(partitions):
+                    logs.append(self._open_log(metadata, number))
+                write_topics(self.path, {**self._metadata, name: metadata})
+            except BaseException:
+                for log in logs:
+                    with contextlib.suppress(LogstoreError):
+                        log.close()
+                for number in range(partitions):
+                    shutil.rmtree(self._log_path(name, number), ignore_errors=True)
+                raise
+            self._metadata[name] = metadata
+            topic = self._topics[name] = Topic(metadata, tuple(logs))
+            return topic
+
+    def topic(self, name: str) -> Topic:
+        """A topic by its name.
+
+        Raises
+        ------
+        UnknownTopicOrPartitionError
+        """
+        with self._lock:
+            self._check_open()
+            found = self._topics.get(name)
+            if found is None and self.read_only:
+                self._look_for_new_topics()
+                found = self._topics.get(name)
+            if found is None:
+                import difflib
+
+                near = difflib.get_close_matches(str(name), self._topics, n=1)
+                advice = f"did you mean {near[0]!r}?" if near else "create it with create_topic()"
+                raise UnknownTopicOrPartitionError(f"there is no topic {name!r} in {self.path}; {advice}")
+            return found
+
+    def _look_for_new_topics(self) -> None:
+        for name, metadata in {**find_topics(self.path)[0], **read_topics(self.path)}.items():
+            if name not in self._topics and os.path.isdir(self._log_path(name, metadata.partitions - 1)):
+                self._metadata[name] = metadata
+                self._topics[name] = Topic(
+                    metadata, tuple(self._open_log(metadata, number) for number in range(metadata.partitions))
+                )
+
+    __getitem__ = topic
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._topics
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.topics())
+
+    def topics(self) -> list[str]:
+        """Names of all topics, sorted; internal ones (``__consumer_offsets`` and such) left out."""
+        with self._lock:
+            self._check_open()
+            if self.read_only:
+                self._look_for_new_topics()
+            return sorted(set(self._topics) - layout.INTERNAL_TOPICS)
+
+    def alter_topic(
+        self, name: str, config: Mapping[str, Any] | None = None, *, partitions: int | None = None, **settings: Any
+    ) -> Topic:
+        """Changes a topic's settings, or adds partitions, durably.
+
+        Parameters
+        ----------
+        name : str
+        config : mapping, optional
+            Settings under Kafka's names; a value of None goes back to the default.
+        partitions : int, optional
+            More than there are. Keys then map to other partitions than before.
+        **settings
+            Settings in snake_case.
+
+        Returns
+        -------
+        Topic
+
+        Raises
+        ------
+        UnknownTopicOrPartitionError, InvalidRequestError, StorageFailureError, ReadOnlyError
+        """
+        with self._lock:
+            self._check_writable()
+            topic = self.topic(name)
+            old = self._metadata[name]
+            count = old.partitions if partitions is None else partitions
+            if isinstance(count, bool) or not isinstance(count, int) or not old.partitions <= count <= PARTITIONS_MAX:
+                raise InvalidRequestError(
+                    f"topic {name!r} has {old.partitions} partitions; their number can only rise, not become {count!r}"
+                )
+            changed = TopicMetadata(name, old.topic_id, count, old.config.with_changes(config, **settings))
+            added = [self._open_log(changed, number) for number in range(old.partitions, count)]
+            write_topics(self.path, {**self._metadata, name: changed})
+            self._metadata[name] = changed
+            for log in topic.logs:
+                log.reconfigure(changed.config)
+            topic._take_over(changed, (*topic.logs, *added))
+            return topic
+
+    def delete_topic(self, name: str) -> None:
+        """Deletes a topic and all its records. Records handed out stay valid; readers get `ClosedError`.
+
+        Raises
+        ------
+        UnknownTopicOrPartitionError, StorageFailureError, ReadOnlyError
+        """
+        with self._lock:
+            self._check_writable()
+            topic = self.topic(name)
+            remaining = {other: metadata for other, metadata in self._metadata.items() if other != name}
+            for log in topic.logs:
+                with contextlib.suppress(StorageFailureError):
+                    log.close()
+            # Renamed first, as Kafka does: half a topic must not come back after a crash.
+            gone = []
+            with refusals(self.path, "delete a topic"):
+                for log in topic.logs:
+                    suffix = f"-{log.partition}.{uuid.uuid4().hex}-delete"
+                    target = os.path.join(self.path, name[: 255 - len(suffix)] + suffix)
+                    os.replace(log.path, target)
+                    gone.append(target)
+            sync_directory(self.path)
+            write_topics(self.path, remaining)
+            del self._topics[name]
+            self._metadata = remaining
+            for target in gone:
+                shutil.rmtree(target, ignore_errors=True)
+
+    # ---- all of it ----------------------------------------------------------------------------------
+
+    def flush(self, durability: Durability = "flushed") -> None:
+        """Returns once everything appended so far, to any topic, is at least at this level.
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        self._check_open()
+        for topic in list(self._topics.values()):
+            topic.flush(durability)
+
+    def close(self) -> None:
+        """Flushes and closes everything. Idempotent. Records and arrays handed out stay valid.
+
+        Raises
+        ------
+        StorageFailureError
+            Something could not be flushed; all else is closed in good order.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            _open_brokers.discard(self)
+            failures: list[LogstoreError] = []
+            logs = [log for topic in self._topics.values() for log in topic.logs]
+            in_order = all(log.is_writable for log in logs)
+            starts = {(log.topic, log.partition): log.log_start_offset for log in logs}
+            ends = {(log.topic, log.partition): log.log_end_offset for log in logs}
+            for log in logs:
+                try:
+                    log.close()
+                    ends[log.topic, log.partition] = log.log_end_offset
+                except LogstoreError as error:
+                    failures.append(error)
+            self._scheduler.close()
+            try:
+                if not self.read_only and in_order and not failures:
+                    write_offsets(os.path.join(self.path, layout.RECOVERY_POINT_FILE), ends)
+                    write_offsets(
+                        os.path.join(self.path, layout.LOG_START_FILE),
+                        {place: offset for place, offset in starts.items() if offset > 0},
+                    )
+                    write_clean_shutdown(self.path)
+            except StorageFailureError as error:
+                failures.append(error)
+            finally:
+                if self._directory_lock is not None:
+                    self._directory_lock.release()
+            if failures:
+                raise failures[0]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the broker of {self.path} is closed, or belongs to the parent process; open it again")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self.read_only:
+            raise ReadOnlyError(f"{self.path} is open for reading only; open it without read_only=True")
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "read-only" if self.read_only else "open"
+        return f"Broker({self.path!r}, {state}, topics={len(self._topics)})"
+
+    def _forked(self) -> None:
+        """In a forked child: everything here belongs to the parent."""
+        self._closed = True
+        self._lock = threading.RLock()
+        self._scheduler.forget()
+        if self._directory_lock is not None:
+            self._directory_lock.forget()
+
+
+def _is_kafka_marker(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(4096)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise file_failure(error, path, "read") from error
+    try:
+        return int(json.loads(text).get("brokerEpoch", 0)) >= 0
+    except (ValueError, AttributeError, TypeError):
+        return True  # older brokers leave it empty
+
+
+def _kafka_checkpoint(directory: str, recovery_point: int, log_start: int) -> Checkpoint | None:
+    """What a clean stop of Kafka says of one log, if the files agree: all of it is on disk."""
+    if not os.path.isdir(directory):
+        return None
+    offsets = [offset for name in os.listdir(directory) if (offset := layout.segment_offset(name)) is not None]
+    if not offsets or recovery_point < max(offsets):
+        return Checkpoint(log_start_offset=log_start, is_contiguous=False)
+    active = max(offsets)
+    return Checkpoint(
+        log_start_offset=log_start,
+        flushed_offset=recovery_point,
+        segment_base_offset=active,
+        position=os.path.getsize(os.path.join(directory, layout.segment_file_name(active))),
+        log_end_offset=recovery_point,
+        is_clean=True,
+        is_contiguous=False,
+    )
+
+
+_open_brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
+
+
+def _close_at_exit() -> None:
+    for broker in list(_open_brokers):
+        try:
+            broker.close()
+        except LogstoreError as error:
+            _logger.error("%s: closing at exit failed: %s", broker.path, error)
+
+
+def _after_fork_in_child() -> None:
+    for broker in list(_open_brokers):
+        broker._forked()
+    _open_brokers.clear()
+
+
+atexit.register(_close_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,144 @@
+"""What the global options say, and the option and command classes that all commands share."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from logstore.errors import UnknownTopicOrPartitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import logstore
+
+__all__ = [
+    "Command",
+    "InputError",
+    "Invocation",
+    "directory_option",
+    "json_option",
+    "pass_invocation",
+    "topic_argument",
+    "topic_of",
+]
+
+
+@dataclass
+class Invocation:
+    """The global options of one run."""
+
+    directory: str | None = None
+    json: bool = False
+    debug: bool = False
+
+    def require_directory(self, *, existing: bool = True) -> str:
+        """The directory, or a usage error that says how to give one."""
+        if self.directory is None:
+            raise click.UsageError("Which directory? Give -d DIR, or set LOGSTORE_DIR.")
+        if existing and not os.path.isdir(self.directory):
+            raise UnknownTopicOrPartitionError(
+                f"there is no directory {self.directory!r}; `logstore -d DIR topic create` makes one"
+            )
+        return self.directory
+
+    def open_for_reading(self) -> logstore.Broker:
+        """The broker, read-only: works beside a writer."""
+        import logstore
+
+        return logstore.open(self.require_directory(), read_only=True)
+
+    def open_for_writing(self, *, create: bool = False) -> logstore.Broker:
+        """The broker as the directory's one writer."""
+        import logstore
+
+        return logstore.open(self.require_directory(existing=not create))
+
+
+def topic_of(broker: logstore.Broker, name: str) -> logstore.Topic:
+    """A topic by name; where there is none, the error names the nearest there is."""
+    try:
+        return broker.topic(name)
+    except UnknownTopicOrPartitionError:
+        names = broker.topics()
+        near = difflib.get_close_matches(name, names, n=1)
+        advice = f"did you mean {near[0]!r}?" if near else "`logstore topic list` shows what there is"
+        raise UnknownTopicOrPartitionError(
+            f"there is no topic {name!r} in {broker.path}; {advice}"
+        ) from None
+
+
+class InputError(click.ClickException):
+    """Input that is not what it should be; the message says where."""
+
+    exit_code = 2
+
+
+pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
+
+
+def _set_directory(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Invocation).directory = value
+
+
+def _set_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(Invocation).json = True
+
+
+def _directory_option(**settings: Any) -> Callable[..., Any]:
+    return click.option(
+        "-d",
+        "--dir",
+        metavar="DIR",
+        type=click.Path(file_okay=False),
+        expose_value=False,
+        callback=_set_directory,
+        **settings,
+    )
+
+
+directory_option = _directory_option(
+    envvar="LOGSTORE_DIR",
+    help="The directory that holds the topics; LOGSTORE_DIR where not given.",
+)
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_json,
+    help="Machine output: JSON lines, or one object.",
+)
+
+
+class Command(click.Command):
+    """A command that takes ``-d`` and ``--json`` behind its name, too."""
+
+    def __init__(self, *args: Any, **settings: Any):
+        super().__init__(*args, **settings)
+        carrier = _directory_option(help="As before the command.")(json_option(lambda: None))
+        self.params.extend(reversed(carrier.__click_params__))
+
+
+def _complete_topic(
+    ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    from logstore.storage.layout import split_partition_directory_name
+
+    directory = ctx.ensure_object(Invocation).directory or os.environ.get("LOGSTORE_DIR", "")
+    try:
+        found = {split_partition_directory_name(name) for name in os.listdir(directory)}
+    except OSError:
+        return []
+    topics = {split[0] for split in found if split is not None}
+    return sorted(name for name in topics if name.startswith(incomplete))
+
+
+def topic_argument(**settings: Any) -> Callable[..., Any]:
+    """The TOPIC argument, completed by the shell where that is set up."""
+    return click.argument("topic", metavar="TOPIC", shell_complete=_complete_topic, **settings)

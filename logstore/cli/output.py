@@ -1,0 +1,114 @@
+"""What goes to standard output: JSON lines and aligned tables. Messages for people go to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, BinaryIO
+
+import click
+
+__all__ = ["Table", "data_output", "format_count", "format_time", "json_line", "say", "write_json"]
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+_encode_ascii = json.JSONEncoder(separators=(",", ":"), default=str).encode
+
+
+def data_output() -> BinaryIO:
+    """Standard output, for bytes."""
+    sys.stdout.flush()
+    return click.get_binary_stream("stdout")
+
+
+def say(message: str) -> None:
+    """A message for people, on standard error."""
+    click.echo(message, err=True)
+
+
+def json_line(value: Any) -> bytes:
+    """One line of JSON; text that is no UTF-8 (a header's name) is escaped."""
+    try:
+        return _encode(value).encode() + b"\n"
+    except UnicodeEncodeError:
+        return _encode_ascii(value).encode() + b"\n"
+
+
+def write_json(*values: Any) -> None:
+    """Values as JSON lines on standard output."""
+    out = data_output()
+    for value in values:
+        out.write(json_line(value))
+    out.flush()
+
+
+def format_count(count: int) -> str:
+    """A number for people: ``336,776``."""
+    return f"{count:,}"
+
+
+def format_time(timestamp_ms: int, *, missing: str = "-") -> str:
+    """Milliseconds since 1970 as UTC: ``2013-01-01 10:15:00.000``; years past 9999 stay a number."""
+    if timestamp_ms < 0:
+        return missing
+    from datetime import datetime, timedelta
+
+    try:
+        moment = datetime(1970, 1, 1) + timedelta(milliseconds=timestamp_ms)
+    except OverflowError:
+        return f"{timestamp_ms} ms"
+    return moment.isoformat(" ", "milliseconds")
+
+
+class Table:
+    """Rows under headings: drawn by rich on a terminal, plain aligned text elsewhere.
+
+    Parameters
+    ----------
+    *headings : str
+        One that ends in ``>`` is of a column aligned to the right.
+    """
+
+    def __init__(self, *headings: str):
+        self.headings = [heading.removesuffix(">") for heading in headings]
+        self.right = [heading.endswith(">") for heading in headings]
+        self.rows: list[Sequence[str]] = []
+
+    def add(self, *cells: str) -> None:
+        if len(cells) != len(self.headings):
+            raise ValueError(f"{len(self.headings)} cells expected, not {len(cells)}")
+        self.rows.append(cells)
+
+    def show(self) -> None:
+        """Write it to standard output."""
+        if sys.stdout.isatty():
+            self._show_rich()
+        else:
+            data_output().write("".join(f"{line}\n" for line in self.lines()).encode())
+
+    def lines(self) -> Iterable[str]:
+        """The plain form."""
+        rows = [[heading.upper() for heading in self.headings], *self.rows]
+        widths = [max(len(row[at]) for row in rows) for at in range(len(self.headings))]
+        for row in rows:
+            cells = [
+                cell.rjust(width) if right else cell.ljust(width)
+                for cell, width, right in zip(row, widths, self.right, strict=True)
+            ]
+            yield "  ".join(cells).rstrip()
+
+    def _show_rich(self) -> None:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for heading, right in zip(self.headings, self.right, strict=True):
+            table.add_column(heading, justify="right" if right else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        # A table is as wide as its content: it is better wrapped by the terminal than squeezed out of shape.
+        console = Console(highlight=False)
+        needed = console.measure(table).maximum
+        console.print(table, width=max(needed, 1), crop=False, no_wrap=True)

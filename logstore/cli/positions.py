@@ -1,0 +1,113 @@
+"""Positions in a topic as the command line takes them: an offset, a time, an age, ``earliest`` or ``latest``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from logstore.errors import InvalidRequestError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
+from logstore.storage.positions import Position, resolve_position
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import logstore
+
+__all__ = ["POSITION", "check_partition", "offset_bounds"]
+
+
+class _PositionType(click.ParamType):
+    name = "position"
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, ctx: click.Context | None
+    ) -> Position:
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        text = value.strip()
+        if text.isascii() and text.isdigit():
+            return int(text)
+        if text in ("earliest", "latest"):
+            return text
+        if text.startswith("-"):
+            try:
+                resolve_position(text, "the position")
+            except InvalidRequestError:
+                self.fail(f"{value!r} is no age such as -90s, -1h or -7d", parameter, ctx)
+            # Made a time here, once: every partition counts from the same moment.
+            _, timestamp_ms = resolve_position(text, "the position")
+            return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=timestamp_ms)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            self.fail(
+                f"{value!r} is no offset (120), time (2013-01-15 or 2013-01-15T08:30:00Z; UTC unless it says "
+                "otherwise), age (-1h), 'earliest' or 'latest'",
+                parameter,
+                ctx,
+            )
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+POSITION = _PositionType()
+
+
+def check_partition(topic: logstore.Topic, partition: int | None, *positions: Position) -> None:
+    """Refuse a partition the topic does not have, and offsets where it is not clear which partition's.
+
+    Raises
+    ------
+    UnknownTopicOrPartitionError
+    click.UsageError
+    """
+    if partition is not None and not 0 <= partition < topic.partitions:
+        raise UnknownTopicOrPartitionError(
+            f"topic {topic.name!r} has no partition {partition}: they are 0 to {topic.partitions - 1}"
+        )
+    if partition is None and topic.partitions > 1:
+        for position in positions:
+            if isinstance(position, int):
+                raise click.UsageError(
+                    f"Offset {position} of which of the {topic.partitions} partitions? Give --partition as well."
+                )
+
+
+def offset_bounds(
+    topic: logstore.Topic, partitions: Sequence[int], start: Position, stop: Position | None
+) -> dict[int, tuple[int, int]]:
+    """The offsets ``[start, stop)`` that positions mean in each partition.
+
+    Raises
+    ------
+    OffsetOutOfRangeError
+        An offset below the log start offset, or past the log end offset.
+    """
+    bounds = {}
+    for partition in partitions:
+        log = topic.partition(partition)
+        first, end = log.log_start_offset, log.log_end_offset
+        begin = _offset_of(topic, partition, start, first, end)
+        if not first <= begin <= end:
+            raise OffsetOutOfRangeError(
+                f"offset {begin} is not in {topic.name}-{partition}: it has offsets {first} to {end}",
+                offset=begin,
+                log_start_offset=first,
+                log_end_offset=end,
+            )
+        until = end if stop is None else min(_offset_of(topic, partition, stop, first, end), end)
+        bounds[partition] = (begin, max(begin, until))
+    return bounds
+
+
+def _offset_of(
+    topic: logstore.Topic, partition: int, position: Position, first: int, end: int
+) -> int:
+    kind, value = resolve_position(position, "the position")
+    if kind == "offset":
+        return value
+    if kind == "timestamp":
+        found = topic.offset_for_timestamp(value, partition)
+        return end if found is None else found.offset
+    return first if kind == "earliest" else end

@@ -1,0 +1,73 @@
+"""One thread that hands over open batches when they have lingered, and flushes when ``flush.ms`` has passed.
+
+It sleeps until the earliest deadline; with nothing due it sleeps without end. Durability never depends on it: what was
+acknowledged as ``flushed`` is on disk before the acknowledgement.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["FlushScheduler"]
+
+_logger = logging.getLogger("logstore.storage")
+
+
+class FlushScheduler:
+    """Runs callables at a time from now. Thread-safe; the thread starts with the first one."""
+
+    def __init__(self) -> None:
+        self._wake = threading.Condition(threading.Lock())
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def schedule(self, delay_ms: float, step: Callable[[], None]) -> None:
+        """Has ``step()`` called once, ``delay_ms`` from now. After `close` it is never called."""
+        deadline = time.monotonic() + delay_ms / 1000
+        with self._wake:
+            if self._closed:
+                return
+            heapq.heappush(self._due, (deadline, next(self._order), step))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="logstore-flush", daemon=True)
+                self._thread.start()
+            elif self._due[0][2] is step:
+                self._wake.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._closed and (not self._due or self._due[0][0] > time.monotonic()):
+                    self._wake.wait(max(self._due[0][0] - time.monotonic(), 0) if self._due else None)
+                if self._closed:
+                    return
+                step = heapq.heappop(self._due)[2]
+            try:
+                step()
+            except Exception as error:
+                # The log that failed has noted it and will say so to its next caller; the other logs go on.
+                _logger.error("a background flush failed: %s", error)
+
+    def close(self) -> None:
+        """Ends the thread; steps not yet due are dropped. Idempotent."""
+        with self._wake:
+            self._closed = True
+            self._due.clear()
+            self._wake.notify()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def forget(self) -> None:
+        """In a forked child, where the thread does not exist."""
+        self._closed = True
+        self._thread = None
+        self._due = []
+        self._wake = threading.Condition(threading.Lock())

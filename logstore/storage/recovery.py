@@ -1,0 +1,359 @@
+"""Opening a log's directory: finish what a crash interrupted, scan from the recovery point, judge the tail.
+
+What it finds is an `OpenedLog`; `logstore.storage.log.Log` works on it. Rules: log-format, section 5, made stricter by
+docs/durability.md: only a torn tail is cut, the bytes cut are kept, damage anywhere else stops writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+
+from logstore._native.segment import Segment, SegmentScan
+from logstore.errors import CorruptDataError
+from logstore.model import RecoveryReport
+from logstore.storage import layout
+from logstore.storage.checkpoint import Checkpoint
+from logstore.storage.files import refusals, replace_file, sync_directory, write_at
+
+__all__ = ["OpenedLog", "SegmentSettings", "list_segments", "open_segments", "write_indexes"]
+
+TRUNCATE_SUFFIX = ".truncate"
+INDEX_SUFFIXES = (".index", ".timeindex", ".txnindex")
+_TEMPORARY = frozenset({layout.LEADER_EPOCH_FILE + ".tmp", layout.PARTITION_METADATA_FILE + ".tmp"})
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSettings:
+    """What opening a segment has to know."""
+
+    index_interval_bytes: int
+    index_bytes: int
+
+    def as_arguments(self) -> dict[str, int]:
+        return {"index_interval_bytes": self.index_interval_bytes, "index_bytes": self.index_bytes}
+
+
+@dataclass(slots=True)
+class OpenedLog:
+    """What opening found.
+
+    Attributes
+    ----------
+    segments : list[Segment]
+        Ascending; empty for a new log. The last one is active.
+    log_end_offset : int
+    flushed_offset : int
+        Never above the checkpoint's: that a scan read it does not mean that it is on disk.
+    report : RecoveryReport
+    damage : CorruptDataError or None
+        Why the log must not be written.
+    leader_epoch : int
+        Of the last batch scanned; -1 for none.
+    """
+
+    segments: list[Segment] = field(default_factory=list)
+    log_end_offset: int = 0
+    flushed_offset: int = 0
+    report: RecoveryReport = field(default_factory=RecoveryReport)
+    damage: CorruptDataError | None = None
+    leader_epoch: int = -1
+
+
+def list_segments(directory: str) -> list[int]:
+    """Base offsets of the segments in a directory, ascending."""
+    with refusals(directory, "list"):
+        return sorted(offset for name in os.listdir(directory) if (offset := layout.segment_offset(name)) is not None)
+
+
+def write_indexes(segment: Segment, *, final: bool = False) -> None:
+    """Brings a segment's index files up to what is in memory; ``final`` cuts whatever stands behind.
+
+    An index can be deleted at any time and comes back, so a full disk only costs the next open some time.
+    """
+    stem = segment.path[: -len(".log")]
+    (offset_position, offset_bytes), (time_position, time_bytes) = segment.unwritten_index_bytes()
+    offset_size = offset_position + len(offset_bytes)
+    time_size = time_position + len(time_bytes)
+    if offset_bytes or final:
+        write_at(stem + ".index", offset_position, offset_bytes, size=offset_size if final else None)
+    if time_bytes or final:
+        write_at(stem + ".timeindex", time_position, time_bytes, size=time_size if final else None)
+    segment.index_written(offset_size, time_size)
+
+
+def open_segments(
+    directory: str, checkpoint: Checkpoint | None, settings: SegmentSettings, *, writable: bool
+) -> OpenedLog:
+    """Opens all segments of a log.
+
+    Parameters
+    ----------
+    directory : str
+    checkpoint : Checkpoint or None
+        What is known to be on disk; None scans everything.
+    settings : SegmentSettings
+    writable : bool
+        Whether leftovers may be removed and a torn tail cut.
+
+    Returns
+    -------
+    OpenedLog
+
+    Raises
+    ------
+    StorageFailureError
+        A file can't be opened or read.
+    """
+    if writable:
+        _finish_interrupted(directory)
+    bases = list_segments(directory)
+    known = checkpoint or Checkpoint()
+    opened = OpenedLog(log_end_offset=max(known.log_start_offset, known.log_end_offset))
+    if not bases:
+        if known.flushed_offset > known.log_start_offset or known.position > 0:
+            opened.damage = CorruptDataError(
+                os.path.join(directory, layout.segment_file_name(known.segment_base_offset)), -1,
+                "the log's segment files are missing", known.flushed_offset, known.log_start_offset,
+                "Restore them from a backup, or delete the partition's directory to start over.",
+            )
+        return opened
+    if checkpoint is not None and known.position > 0 and known.segment_base_offset not in bases:
+        opened.damage = CorruptDataError(
+            os.path.join(directory, layout.segment_file_name(known.segment_base_offset)), -1,
+            "a segment file of this log is missing", known.segment_base_offset, None,
+        )
+    first_doubtful = _first_doubtful(bases, checkpoint)
+    for base, end in zip(bases, bases[1:], strict=False):
+        opened.segments.append(
+            Segment.sealed(os.path.join(directory, layout.segment_file_name(base)), base, end, **settings.as_arguments())
+        )
+    _scan_tail(directory, bases, first_doubtful, known, settings, opened, writable=writable)
+    opened.flushed_offset = min(known.flushed_offset, opened.log_end_offset)
+    return opened
+
+
+def _first_doubtful(bases: list[int], checkpoint: Checkpoint | None) -> int:
+    """Index of the first segment that has to be scanned."""
+    if checkpoint is None:
+        return 0
+    return max(sum(base <= checkpoint.segment_base_offset for base in bases) - 1, 0)
+
+
+def _scan_tail(
+    directory: str,
+    bases: list[int],
+    first_doubtful: int,
+    known: Checkpoint,
+    settings: SegmentSettings,
+    opened: OpenedLog,
+    *,
+    writable: bool,
+) -> None:
+    """Scans from the recovery point on; the last segment scanned becomes the active one."""
+    scanned_bytes = rebuilt = 0
+    for index in range(first_doubtful, len(bases)):
+        base = bases[index]
+        path = os.path.join(directory, layout.segment_file_name(base))
+        trusted = base == known.segment_base_offset and known.position > 0
+        try:
+            segment, scan = Segment.reopen(
+                path, base, trusted_bytes=known.position if trusted else 0,
+                trusted_offset=known.flushed_offset if trusted else base, writable=writable, **settings.as_arguments(),
+            )
+        except CorruptDataError as error:
+            opened.damage = opened.damage or error
+            segment, scan = Segment.reopen(
+                path, base, trusted_bytes=0, trusted_offset=base, writable=writable, **settings.as_arguments()
+            )
+            trusted = False
+        scanned_bytes += scan.file_size_bytes - (known.position if trusted else 0)
+        rebuilt += 2 * segment.doubtful_index
+        opened.leader_epoch = max(opened.leader_epoch, segment.state["last_leader_epoch"])
+        is_last = index == len(bases) - 1
+        end_offset = scan.next_offset
+        if scan.tail != "none":
+            below = trusted and scan.valid_bytes < known.position
+            if scan.tail == "corrupt" or below or opened.damage is not None:
+                opened.damage = opened.damage or CorruptDataError(
+                    path, scan.position, scan.reason, scan.expected, scan.actual,
+                    "Writing is refused, so that nothing is lost; reads around it work. "
+                    "`logstore segment verify` lists every damaged range.",
+                )
+                end_offset = _end_behind_damage(segment, scan)
+                if not is_last:
+                    end_offset = bases[index + 1]
+                segment = Segment.sealed(path, base, max(end_offset, base), **settings.as_arguments())
+            else:
+                opened.report = _cut_tail(directory, segment, scan, bases[index + 1 :], writable=writable)
+                is_last = True
+        if is_last:
+            opened.segments[index:] = [segment]
+            opened.log_end_offset = max(end_offset, opened.log_end_offset)
+            break
+        # Whole to its end, though not known to be: the next one is scanned as well.
+        if writable and opened.damage is None:
+            segment.seal(bases[index + 1])
+            write_indexes(segment, final=True)
+    opened.report = opened.report._replace(scanned_bytes=scanned_bytes, rebuilt_indexes=rebuilt)
+    if trusted_end := (known.flushed_offset if opened.damage is None else 0):
+        if opened.log_end_offset < trusted_end:
+            opened.damage = CorruptDataError(
+                opened.segments[-1].path, opened.segments[-1].size_bytes, "flushed records are missing at the end",
+                trusted_end, opened.log_end_offset, "Restore the file, or read what is left with read_only=True.",
+            )
+
+
+def _end_behind_damage(segment: Segment, scan: SegmentScan) -> int:
+    """The offset after the last sound batch of a damaged segment, wherever the damage is."""
+    end_offset = scan.next_offset
+    while scan.tail != "none" and scan.next_valid_position >= 0:
+        scan = segment.recover(scan.next_valid_position, end_offset)
+        end_offset = scan.next_offset
+    return end_offset
+
+
+def _cut_tail(
+    directory: str, segment: Segment, scan: SegmentScan, later_bases: list[int], *, writable: bool
+) -> RecoveryReport:
+    """Cuts an unfinished write off and keeps the bytes beside the segment, as ``.torn``."""
+    cut_bytes = scan.file_size_bytes - scan.valid_bytes
+    kept_as = ""
+    if writable:
+        kept_as = f"{segment.path}.{scan.valid_bytes}.torn"
+        with refusals(segment.path, "read"), open(segment.path, "rb") as file:
+            file.seek(scan.valid_bytes)
+            tail = file.read(min(cut_bytes, 256 << 20))
+        if tail.strip(b"\0"):
+            replace_file(kept_as, tail)
+        else:
+            kept_as = ""  # preallocated or never written: zeros are no evidence
+        segment.truncate(scan.valid_bytes, scan.next_offset)
+        segment.sync()
+    for base in later_bases:
+        # Written after what was lost, and never flushed: only a prefix may survive.
+        path = os.path.join(directory, layout.segment_file_name(base))
+        with refusals(path, "rename"):
+            cut_bytes += os.path.getsize(path)
+            if writable:
+                os.replace(path, path + ".torn")
+                for suffix in INDEX_SUFFIXES:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(os.path.join(directory, layout.segment_file_name(base, suffix)))
+    if writable:
+        sync_directory(directory)
+    return RecoveryReport(
+        path=segment.path, cut_offset=scan.next_offset, cut_bytes=cut_bytes, reason=scan.reason, kept_as=kept_as
+    )
+
+
+def _finish_interrupted(directory: str) -> None:
+    """Finishes or undoes deletions, replacements and truncations that a crash interrupted (log-format, 5.2).
+
+    Idempotent: a crash in here changes nothing about what the next run does.
+    """
+    with refusals(directory, "list"):
+        names = sorted(os.listdir(directory))
+    removed: list[str] = [name for name in names if name.endswith(".deleted") or name in _TEMPORARY]
+    cleaned = [name for name in names if name.endswith(".cleaned")]
+    swaps = [name for name in names if name.endswith(".swap")]
+    least_cleaned = min((_number(name) for name in cleaned), default=None)
+    if least_cleaned is not None:
+        undone = [name for name in swaps if _number(name) >= least_cleaned]
+        removed += undone
+        swaps = [name for name in swaps if name not in undone]
+    removed += cleaned
+    if swap_logs := [name for name in swaps if name.endswith(".log.swap")]:
+        low = min(_number(name) for name in swap_logs)
+        high = max(_next_offset(os.path.join(directory, name), _number(name)) for name in swap_logs)
+        removed += [
+            name for name in names
+            if name not in swaps and name[:20].isdigit() and low <= _number(name) < high
+            and name.endswith((".log", *INDEX_SUFFIXES, ".snapshot"))
+        ]
+    with refusals(directory, "clean up after a crash"):
+        for name in dict.fromkeys(removed):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory, name))
+        for name in swaps:
+            os.replace(os.path.join(directory, name), os.path.join(directory, name.removesuffix(".swap")))
+    for name in names:
+        if name.endswith(".log" + TRUNCATE_SUFFIX):
+            finish_truncation(directory, name)
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        if suffix in INDEX_SUFFIXES and f"{stem}.log" not in names and name not in removed:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory, name))
+    if removed or swaps:
+        sync_directory(directory)
+
+
+def finish_truncation(directory: str, name: str) -> None:
+    """Carries a truncation into the middle of a batch through: ``<base>.log.truncate`` holds what is left of that
+    batch and is whole, so the log is cut at its base offset and the file takes its place.
+
+    Every step can be repeated.
+    """
+    base = _number(name)
+    floor = max((known for known in list_segments(directory) if known < base), default=None)
+    for later in [known for known in list_segments(directory) if known > base]:
+        remove_segment_files(directory, later)
+    if floor is not None:
+        path = os.path.join(directory, layout.segment_file_name(floor))
+        position = _position_of(path, base)
+        with refusals(path, "truncate"):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.ftruncate(descriptor, position)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    for suffix in INDEX_SUFFIXES:
+        for number in {base, base if floor is None else floor}:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory, layout.segment_file_name(number, suffix)))
+    final = os.path.join(directory, name.removesuffix(TRUNCATE_SUFFIX))
+    with refusals(final, "rename"):
+        os.replace(os.path.join(directory, name), final)
+    sync_directory(directory)
+
+
+def remove_segment_files(directory: str, base_offset: int) -> None:
+    """Takes a segment's files out of the log at once (``.deleted``), then unlinks them; readers keep what they opened."""
+    with refusals(directory, "delete a segment"):
+        renamed = []
+        for suffix in (".log", *INDEX_SUFFIXES):
+            path = os.path.join(directory, layout.segment_file_name(base_offset, suffix))
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(path, path + ".deleted")
+                renamed.append(path + ".deleted")
+        for path in renamed:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def _number(name: str) -> int:
+    digits = name.split(".", 1)[0]
+    return int(digits) if digits.isdigit() else -1
+
+
+def _next_offset(path: str, base_offset: int) -> int:
+    """After the last batch of a file that is whole."""
+    _, scan = Segment.reopen(
+        path, base_offset, index_interval_bytes=4096, index_bytes=10_485_760, trusted_bytes=0,
+        trusted_offset=base_offset, writable=False, deep=False,
+    )
+    return scan.next_offset
+
+
+def _position_of(path: str, offset: int) -> int:
+    """Byte position of the first batch whose base offset is at or after an offset; the size where there is none."""
+    base_offset = layout.segment_offset(os.path.basename(path)) or 0
+    segment, scan = Segment.reopen(
+        path, base_offset, index_interval_bytes=4096, index_bytes=10_485_760, trusted_bytes=0,
+        trusted_offset=base_offset, writable=False, deep=False,
+    )
+    found = segment.locate(offset)
+    return scan.valid_bytes if found is None else int(found[0])
