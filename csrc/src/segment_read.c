@@ -26,7 +26,6 @@ ls_status ls_window_reach(ls_window *window, int64_t position, size_t wanted, co
     int64_t inside = position - window->start;
     if (inside < 0 || inside > (int64_t)window->size || window->size - (size_t)inside < wanted) {
         size_t size = (uint64_t)left < window->capacity ? (size_t)left : window->capacity;
-        window->size = 0;
         ls_status status = window->file->operations->read(window->file, position, window->buffer, size,
                                                           &window->size, fault);
         if (status != LS_OK) {

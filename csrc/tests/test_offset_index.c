@@ -1,6 +1,7 @@
 #include "logstore/offset_index.h"
 
 #include "check.h"
+#include "index_chunks.h"
 #include "logstore/bytes.h"
 
 enum { BASE = 1000 };
@@ -49,6 +50,25 @@ static void test_lookup_finds_the_floor_at_every_size(void) {
     }
     CHECK(ls_offset_index_is_full(index));
     check_lookup(index, INT64_MAX, BASE + 3 * (ENTRIES - 1) + 2, 10 * (ENTRIES - 1) + 5);
+    ls_offset_index_free(index);
+}
+
+/* Entries of bytes that a reader may not see yet are passed over. */
+static void test_lookup_below_a_position(void) {
+    ls_fault fault;
+    ls_offset_index *index = make_index(BASE, 300);
+    for (int i = 0; i < 300; i++) REQUIRE_INT(ls_offset_index_append(index, BASE + i, 10 * i + 5, &fault), LS_OK);
+    for (int limit = 0; limit < 3010; limit += 3) {
+        for (int target = 0; target < 300; target += 23) {
+            int floor = limit < 6 ? -1 : (limit - 6) / 10;
+            if (floor > target) floor = target;
+            int64_t offset;
+            int32_t position;
+            ls_offset_index_lookup_below(index, BASE + target, limit, &offset, &position);
+            CHECK_INT(offset, floor < 0 ? BASE : BASE + floor);
+            CHECK_INT(position, floor < 0 ? 0 : 10 * floor + 5);
+        }
+    }
     ls_offset_index_free(index);
 }
 
@@ -170,6 +190,7 @@ static void test_load_refuses_a_damaged_file(void) {
 int main(void) {
     RUN(test_lookup_without_entries_is_the_base);
     RUN(test_lookup_finds_the_floor_at_every_size);
+    RUN(test_lookup_below_a_position);
     RUN(test_append_refuses_what_breaks_the_order);
     RUN(test_truncate_drops_from_the_target_on);
     RUN(test_encode_and_load_are_inverse);
