@@ -187,9 +187,7 @@ def decode_record(reader: Reader) -> StoredRecord:
 
 
 def decode_records(payload: bytes, count: int, last_offset_delta: int) -> list[StoredRecord]:
-    """Decode an uncompressed payload; a count of 0 is not looked behind."""
-    if count == 0:
-        return []
+    """Decode an uncompressed payload."""
     reader = Reader(payload)
     records: list[StoredRecord] = []
     previous = -1
@@ -258,9 +256,11 @@ class Batch:
         """Decode the records; `decompress` is needed for codecs 2 to 4."""
         header = self.header
         payload = self.payload
+        if header.records_count == 0:
+            return []
         if header.codec > 4:
             raise FormatError(f"codec {header.codec}")
-        if header.codec and header.records_count:
+        if header.codec:
             if decompress is not None:
                 payload = decompress(payload)
             elif header.codec == 1:

@@ -330,6 +330,12 @@ def test_header_that_breaks_a_rule_is_refused_whatever_the_crc_says(change):
         decode_batch(Batch(header, b"").encode())
 
 
+def test_batch_without_records_has_none_whatever_its_codec_and_payload():
+    for codec in range(8):
+        header = Header(attributes=codec, last_offset_delta=3)
+        assert decode_batch(Batch(header, b"anything").encode()).records() == []
+
+
 def test_batches_must_follow_each_other():
     def log(*batches):
         data = b"".join(
