@@ -69,7 +69,7 @@ static ls_status check_content(ls_window *window, const ls_batch_location *batch
 /* What stands where the scan stopped. */
 typedef struct damaged_batch {
     int64_t position;
-    int64_t end;    /* as declared, or of a header alone where the length says nothing; may be past the file */
+    int64_t end;    /* as declared, or of a header alone where the length says nothing; maybe past the file */
     int8_t magic;   /* -1 where the file ends before it */
     bool is_intact; /* all there, and the CRC matches */
 } damaged_batch;

@@ -42,7 +42,8 @@ static inline ls_segment *open_segment(faulty_file *file) {
     return segment;
 }
 
-static inline ls_recovery_report recover(ls_segment *segment, int64_t position, int64_t next_offset, int deep) {
+static inline ls_recovery_report recover(ls_segment *segment, int64_t position, int64_t next_offset,
+                                         int deep) {
     ls_recovery_report report;
     ls_fault fault;
     REQUIRE_INT(ls_segment_recover(segment, position, next_offset, deep, &report, &fault), LS_OK);

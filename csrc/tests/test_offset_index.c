@@ -57,7 +57,8 @@ static void test_lookup_finds_the_floor_at_every_size(void) {
 static void test_lookup_below_a_position(void) {
     ls_fault fault;
     ls_offset_index *index = make_index(BASE, 300);
-    for (int i = 0; i < 300; i++) REQUIRE_INT(ls_offset_index_append(index, BASE + i, 10 * i + 5, &fault), LS_OK);
+    for (int i = 0; i < 300; i++)
+        REQUIRE_INT(ls_offset_index_append(index, BASE + i, 10 * i + 5, &fault), LS_OK);
     for (int limit = 0; limit < 3010; limit += 3) {
         for (int target = 0; target < 300; target += 23) {
             int floor = limit < 6 ? -1 : (limit - 6) / 10;

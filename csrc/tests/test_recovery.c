@@ -35,7 +35,8 @@ static void test_every_cut_of_the_file_is_a_torn_tail(void) {
         ls_batch_header header = make_batch(&(made_batch){report.next_offset, 1, 0, 9, sizeof batch}, batch);
         if (report.tail != LS_TAIL_NONE) { /* what is appended must not have the rest of the tail behind it */
             CHECK_INT(ls_segment_append(segment, batch, sizeof batch, &header, &fault), LS_INVALID_ARGUMENT);
-            CHECK_INT(ls_segment_truncate_bytes(segment, report.valid_bytes, report.next_offset, &fault), LS_OK);
+            CHECK_INT(ls_segment_truncate_bytes(segment, report.valid_bytes, report.next_offset, &fault),
+                      LS_OK);
         }
         CHECK_INT(ls_segment_append(segment, batch, sizeof batch, &header, &fault), LS_OK);
         CHECK_INT(file.size, positions[whole] + (int64_t)sizeof batch);

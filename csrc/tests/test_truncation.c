@@ -43,7 +43,8 @@ static void test_a_time_index_that_lags_behind_misleads_nobody(void) {
     enum { SIZE = 800 };
     static const int64_t timestamps[] = {10, 20, 500, 30, 500, 5};
     uint8_t bytes[6 * SIZE];
-    for (int i = 0; i < 6; i++) make_batch(&(made_batch){BASE + i, 1, timestamps[i], 0, SIZE}, bytes + i * SIZE);
+    for (int i = 0; i < 6; i++)
+        make_batch(&(made_batch){BASE + i, 1, timestamps[i], 0, SIZE}, bytes + i * SIZE);
     faulty_file file;
     faulty_file_init(&file, bytes, sizeof bytes);
     ls_segment *segment = open_segment(&file);
