@@ -62,7 +62,7 @@ def write_blocks(block_bytes: int, *, recycled: bool = False) -> Callable[[Place
             finally:
                 os.close(file)
             _check_file(path, len(data), checksum)
-            return Measured(len(place.sample), watch.nanoseconds)
+            return watch.measured(len(place.sample))
 
         yield one_round
 
@@ -88,7 +88,7 @@ def copy_checksum_write(place: Place) -> Iterator[Callable[[], Measured]]:
         _check_file(path, len(data), checksum)
         if found != checksum:
             raise WrongResultError("limit: the CRC of the blocks is not that of the whole")
-        return Measured(len(place.sample), watch.nanoseconds)
+        return watch.measured(len(place.sample))
 
     yield one_round
 
@@ -106,7 +106,7 @@ def empty_call(place: Place) -> Iterator[Callable[[], Measured]]:
                 append(value, key)
         if append(b"", b"") != before + len(sample) + 1:
             raise WrongResultError("limit: a call was not counted")
-        return Measured(len(sample), watch.nanoseconds)
+        return watch.measured(len(sample))
 
     yield one_round
 
@@ -137,7 +137,7 @@ def write_each(*, sync: bool, zero_filled: bool = False) -> Callable[[Place], An
             finally:
                 os.close(file)
             _check_file(path, len(data), checksum)
-            return Measured(len(place.sample), watch.nanoseconds)
+            return watch.measured(len(place.sample))
 
         yield one_round
 
@@ -162,7 +162,7 @@ def python_pwrite(place: Place) -> Iterator[Callable[[], Measured]]:
         finally:
             os.close(file)
         _check_file(path, count * batch_bytes, limits().checksum(Bytes(batch * count)))
-        return Measured(count, watch.nanoseconds)
+        return watch.measured(count)
 
     yield one_round
 
@@ -184,7 +184,7 @@ def read_file(*, checksum: bool) -> Callable[[Place], Any]:
                 found = c.read(file, len(data), buffer, checksum=checksum)
             if checksum and found != wanted:
                 raise WrongResultError("limit: the CRC read is not the CRC written")
-            return Measured(len(place.sample), watch.nanoseconds)
+            return watch.measured(len(place.sample))
 
         try:
             yield one_round
@@ -204,7 +204,7 @@ def copy_memory(place: Place) -> Iterator[Callable[[], Measured]]:
     def one_round() -> Measured:
         with Stopwatch() as watch:
             c.copy(data, buffer)
-        return Measured(len(place.sample), watch.nanoseconds)
+        return watch.measured(len(place.sample))
 
     yield one_round
 
@@ -224,7 +224,7 @@ def read_pages(place: Place) -> Iterator[Callable[[], Measured]]:
     def one_round() -> Measured:
         with Stopwatch() as watch:
             read()
-        return Measured(len(positions), watch.nanoseconds)
+        return watch.measured(len(positions))
 
     try:
         yield one_round

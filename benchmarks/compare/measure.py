@@ -36,10 +36,11 @@ class NotMeasuredError(Exception):
 
 @dataclass(frozen=True)
 class Measured:
-    """One round: how many operations, how long they took."""
+    """One round: how many operations, how long they took, and how long the process computed."""
 
     operations: int
     nanoseconds: int
+    cpu_nanoseconds: int
 
 
 class Stopwatch(AbstractContextManager["Stopwatch"]):
@@ -47,15 +48,22 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
 
     def __init__(self) -> None:
         self.nanoseconds = 0
+        self.cpu_nanoseconds = 0
+
+    def measured(self, operations: int) -> Measured:
+        """The time of the block as a round of so many operations."""
+        return Measured(operations, self.nanoseconds, self.cpu_nanoseconds)
 
     def __enter__(self) -> Self:
         gc.collect()
         gc.disable()
+        self._cpu_started = time.process_time_ns()
         self._started = time.perf_counter_ns()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.nanoseconds = time.perf_counter_ns() - self._started
+        self.cpu_nanoseconds = time.process_time_ns() - self._cpu_started
         gc.enable()
 
 

@@ -33,18 +33,26 @@ class Row:
     contestant : Contestant
     rates : list of float
         Operations a second, one per round.
+    cpu_seconds : list of float
+        Processor time of one operation in all threads, one per round.
     reason : str
         Why there are none.
     """
 
     contestant: Contestant
     rates: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     reason: str = ""
 
     @property
     def median(self) -> float:
         """Operations a second."""
         return statistics.median(self.rates) if self.rates else 0.0
+
+    @property
+    def cpu_median(self) -> float:
+        """Seconds of processor time for one operation."""
+        return statistics.median(self.cpu_seconds) if self.cpu_seconds else 0.0
 
     @property
     def spread(self) -> float:
@@ -112,7 +120,9 @@ def run_work(
                     name = rows[number].contestant.name
                     on_step(f"{work.name}: round {turn + 1} of {rounds}, {name}")
                     measured = started[number]()
-                    rows[number].rates.append(measured.operations * 1e9 / measured.nanoseconds)
+                    operations = measured.operations
+                    rows[number].rates.append(operations * 1e9 / measured.nanoseconds)
+                    rows[number].cpu_seconds.append(measured.cpu_nanoseconds / 1e9 / operations)
                     if large:
                         os.sync()  # so that nobody pays for what the one before left dirty
     finally:

@@ -60,7 +60,7 @@ def append_one_by_one(durability: str) -> Callable[[Place], Any]:
                     if durability == "buffered":
                         topic.flush("appended")
                 _check(topic, sample)
-            return Measured(len(sample), watch.nanoseconds)
+            return watch.measured(len(sample))
 
         yield one_round
 
@@ -78,21 +78,21 @@ def append_in_threads(threads: int) -> Callable[[Place], Any]:
         def one_round() -> Measured:
             broker, topic = _created(place.fresh(), "flushed")
             with broker:
-                nanoseconds = _append_from(threads, topic, sample)
+                watch = _append_from(threads, topic, sample)
                 wanted = sorted(zip(sample.keys, sample.values, strict=True))
                 found = sorted((record.key, record.value) for record in topic.read())
                 if found != wanted:
                     raise WrongResultError(
                         "logstore: the threads' records are not all there, once each"
                     )
-            return Measured(len(sample), nanoseconds)
+            return watch.measured(len(sample))
 
         yield one_round
 
     return start
 
 
-def _append_from(threads: int, topic: Any, sample: Sample) -> int:
+def _append_from(threads: int, topic: Any, sample: Sample) -> Stopwatch:
     ready = threading.Barrier(threads + 1)
     failures: list[BaseException] = []
 
@@ -114,7 +114,7 @@ def _append_from(threads: int, topic: Any, sample: Sample) -> int:
             writer.join()
     if failures:
         raise failures[0]
-    return watch.nanoseconds
+    return watch
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def _append_parts(place: Place, parts: list[tuple[Any, Any]]) -> Callable[[], Me
                 for values, keys in parts:
                     topic.append_many(values, keys)
             _check(topic, sample)
-        return Measured(len(sample), watch.nanoseconds)
+        return watch.measured(len(sample))
 
     return one_round
 
@@ -199,7 +199,7 @@ def iterate(*, touch: bool) -> Callable[[Place], Any]:
                         count += 1
             if count != len(sample):
                 raise WrongResultError(f"logstore: {count} records of {len(sample)}")
-            return Measured(count, watch.nanoseconds)
+            return watch.measured(count)
 
         with broker:
             _check(topic, sample)
@@ -226,7 +226,7 @@ def columns(place: Place) -> Iterator[Callable[[], Measured]]:
         wanted = (len(sample), sum(map(len, sample.keys)), sum(map(len, sample.values)))
         if (count, key_bytes, value_bytes) != wanted:
             raise WrongResultError(f"logstore: {(count, key_bytes, value_bytes)} is not {wanted}")
-        return Measured(count, watch.nanoseconds)
+        return watch.measured(count)
 
     with broker:
         batches = list(topic.scan())
@@ -252,7 +252,7 @@ def look_up_offset(place: Place) -> Iterator[Callable[[], Measured]]:
         for offset, value in zip(wanted, found, strict=True):
             if value != sample.values[offset]:
                 raise WrongResultError(f"logstore: offset {offset} holds another record")
-        return Measured(len(wanted), watch.nanoseconds)
+        return watch.measured(len(wanted))
 
     with broker:
         yield one_round
@@ -272,7 +272,7 @@ def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
         for timestamp, answer in zip(wanted, found, strict=True):
             if answer is None or answer.offset != sample.first_offset_at(timestamp):
                 raise WrongResultError(f"logstore: wrong offset for time {timestamp}: {answer}")
-        return Measured(len(wanted), watch.nanoseconds)
+        return watch.measured(len(wanted))
 
     with broker:
         yield one_round
@@ -308,7 +308,7 @@ def opened(size_bytes: int, *, killed: bool) -> Callable[[Place], Any]:
             broker.close()
             if found != count:
                 raise WrongResultError(f"logstore: {found} records of {count} after opening")
-            return Measured(1, watch.nanoseconds)
+            return watch.measured(1)
 
         yield one_round
 

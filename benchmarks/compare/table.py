@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_json", "rate", "show"]
 
-HEADINGS = ("", "who", "per second", "each", "spread", "logstore is")
+HEADINGS = ("", "who", "per second", "each", "cpu each", "spread", "logstore is")
 STYLES = {"logstore": "bold green", "peer": "", "limit": "dim"}
 
 
@@ -41,7 +41,7 @@ def _three(number: float) -> str:
 def _cells(result: WorkResult, row: Row) -> tuple[str, ...]:
     kind = row.contestant.kind
     if not row.rates:
-        return (kind, row.contestant.name, row.reason, "", "", "")
+        return (kind, row.contestant.name, row.reason, "", "", "", "")
     reference = result.reference
     ratio = ""
     if reference.rates:
@@ -51,6 +51,7 @@ def _cells(result: WorkResult, row: Row) -> tuple[str, ...]:
         row.contestant.name,
         rate(row.median),
         duration(1 / row.median),
+        duration(row.cpu_median),
         f"{row.spread:.0%}",
         ratio,
     )
@@ -150,6 +151,8 @@ def _row_as_json(result: WorkResult, row: Row) -> dict[str, Any]:
     facts |= {
         "per_second": row.median,
         "per_second_rounds": row.rates,
+        "cpu_seconds": row.cpu_median,
+        "cpu_seconds_rounds": row.cpu_seconds,
         "spread": row.spread,
     }
     if result.reference.rates:

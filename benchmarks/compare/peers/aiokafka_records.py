@@ -38,7 +38,7 @@ def append_buffered(place: Place) -> Iterator[Callable[[], Measured]]:
         with open(path, "wb", buffering=0) as file, Stopwatch() as watch:
             _append_each(records, sample, file.write)
         sample.check(_pairs(records, [path]), source="aiokafka")
-        return Measured(len(sample), watch.nanoseconds)
+        return watch.measured(len(sample))
 
     yield one_round
 
@@ -93,7 +93,7 @@ def _iterate(place: Place, *, touch: bool) -> Callable[[], Measured]:
                         count += 1
         if count != len(sample):
             raise WrongResultError(f"aiokafka: {count} records of {len(sample)}")
-        return Measured(count, watch.nanoseconds)
+        return watch.measured(count)
 
     return one_round
 

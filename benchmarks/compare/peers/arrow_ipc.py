@@ -26,8 +26,8 @@ def _schema() -> Any:
     return pa.schema(fields)
 
 
-def _write(path: Path, sample: Sample) -> int:
-    """Write in batches of 10,000; gives the nanoseconds from lists of bytes to the closed file."""
+def _write(path: Path, sample: Sample) -> Stopwatch:
+    """Write in batches of 10,000, timed from lists of bytes to the closed file."""
     import pyarrow as pa
 
     schema = _schema()
@@ -42,7 +42,7 @@ def _write(path: Path, sample: Sample) -> int:
             columns = zip(part, schema, strict=True)
             arrays = [pa.array(column, field.type) for column, field in columns]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
-    return watch.nanoseconds
+    return watch
 
 
 def _batches(path: Path) -> Iterator[Any]:
@@ -66,9 +66,9 @@ def append_many(place: Place) -> Iterator[Callable[[], Measured]]:
 
     def one_round() -> Measured:
         path = place.fresh() / "records.arrow"
-        nanoseconds = _write(path, sample)
+        watch = _write(path, sample)
         sample.check(_pairs(path), source="pyarrow")
-        return Measured(len(sample), nanoseconds)
+        return watch.measured(len(sample))
 
     yield one_round
 
@@ -88,7 +88,7 @@ def iterate(place: Place) -> Iterator[Callable[[], Measured]]:
                 count += 1
         if count != len(sample):
             raise WrongResultError(f"pyarrow: {count} records of {len(sample)}")
-        return Measured(count, watch.nanoseconds)
+        return watch.measured(count)
 
     yield one_round
 
@@ -115,6 +115,6 @@ def columns(place: Place) -> Iterator[Callable[[], Measured]]:
         wanted = (len(sample), sum(map(len, sample.keys)), sum(map(len, sample.values)))
         if (count, key_bytes, value_bytes) != wanted:
             raise WrongResultError(f"pyarrow: {(count, key_bytes, value_bytes)} is not {wanted}")
-        return Measured(count, watch.nanoseconds)
+        return watch.measured(count)
 
     yield one_round

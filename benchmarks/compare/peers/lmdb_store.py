@@ -73,7 +73,7 @@ def append_buffered(place: Place) -> Iterator[Callable[[], Measured]]:
                 for offset, item in items:
                     put(offset, item, append=True)
             _check(environment, records, sample)
-        return Measured(len(sample), watch.nanoseconds)
+        return watch.measured(len(sample))
 
     yield one_round
 
@@ -103,7 +103,7 @@ def _transaction_each(place: Place, *, sync: bool) -> Callable[[], Measured]:
                     with begin(write=True, db=records) as transaction:
                         transaction.put(offset, item, append=True)
             _check(environment, records, sample)
-        return Measured(len(sample), watch.nanoseconds)
+        return watch.measured(len(sample))
 
     return one_round
 
@@ -120,7 +120,7 @@ def append_many(place: Place) -> Iterator[Callable[[], Measured]]:
             with Stopwatch() as watch, environment.begin(write=True, db=records) as transaction:
                 transaction.cursor().putmulti(items, append=True)
             _check(environment, records, sample)
-        return Measured(len(sample), watch.nanoseconds)
+        return watch.measured(len(sample))
 
     yield one_round
 
@@ -164,7 +164,7 @@ def _iterated(place: Place, *, touch: bool) -> Iterator[Callable[[], Measured]]:
                     count += 1
         if count != len(sample):
             raise WrongResultError(f"LMDB: {count} records of {len(sample)}")
-        return Measured(count, watch.nanoseconds)
+        return watch.measured(count)
 
     with environment:
         _check(environment, records, sample)
@@ -187,7 +187,7 @@ def look_up_offset(place: Place) -> Iterator[Callable[[], Measured]]:
         for offset, item in zip(wanted, found, strict=True):
             if item != sample.keys[offset] + sample.values[offset]:
                 raise WrongResultError(f"LMDB: offset {offset} holds another record")
-        return Measured(len(wanted), watch.nanoseconds)
+        return watch.measured(len(wanted))
 
     with environment:
         yield one_round
@@ -216,7 +216,7 @@ def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
         for timestamp, item in zip(wanted, found, strict=True):
             if OFFSET.unpack(item)[0] != sample.first_offset_at(timestamp):
                 raise WrongResultError(f"LMDB: wrong offset for time {timestamp}")
-        return Measured(len(wanted), watch.nanoseconds)
+        return watch.measured(len(wanted))
 
     with environment:
         yield one_round
@@ -254,7 +254,7 @@ def opened(size_bytes: int, *, killed: bool) -> Callable[[Place], Any]:
             environment.close()
             if found != count:
                 raise WrongResultError(f"LMDB: {found} records of {count} after opening")
-            return Measured(1, watch.nanoseconds)
+            return watch.measured(1)
 
         yield one_round
 

@@ -34,7 +34,7 @@ def append_buffered(place: Place) -> Iterator[Callable[[], Measured]]:
                     write(pack(len(key), len(value)) + key + value)
                 file.flush()
         sample.check(_pairs(path), source="plain file")
-        return Measured(len(sample), watch.nanoseconds)
+        return watch.measured(len(sample))
 
     yield one_round
 
@@ -69,7 +69,7 @@ def _written_each(place: Place, *, sync: bool) -> Callable[[], Measured]:
         finally:
             os.close(file)
         sample.check(_pairs(path), source="plain file")
-        return Measured(len(sample), watch.nanoseconds)
+        return watch.measured(len(sample))
 
     return one_round
 
@@ -89,7 +89,7 @@ def iterate(place: Place) -> Iterator[Callable[[], Measured]]:
                 count += 1
         if count != len(sample):
             raise WrongResultError(f"plain file: {count} records of {len(sample)}")
-        return Measured(count, watch.nanoseconds)
+        return watch.measured(count)
 
     yield one_round
 

@@ -55,7 +55,7 @@ def append_buffered(place: Place) -> Iterator[Callable[[], Measured]]:
                     execute(INSERT, row)
                 execute("COMMIT")
             _check(connection, sample)
-        return Measured(len(sample), watch.nanoseconds)
+        return watch.measured(len(sample))
 
     yield one_round
 
@@ -72,7 +72,7 @@ def append_many(place: Place) -> Iterator[Callable[[], Measured]]:
                 connection.executemany(INSERT, _rows(sample))
                 connection.execute("COMMIT")
             _check(connection, sample)
-        return Measured(len(sample), watch.nanoseconds)
+        return watch.measured(len(sample))
 
     yield one_round
 
@@ -99,7 +99,7 @@ def _transaction_each(place: Place, *, synchronous: str) -> Callable[[], Measure
                 for row in _rows(sample):
                     execute(INSERT, row)  # no transaction is open: each commits by itself
             _check(connection, sample)
-        return Measured(len(sample), watch.nanoseconds)
+        return watch.measured(len(sample))
 
     return one_round
 
@@ -124,7 +124,7 @@ def iterate(place: Place) -> Iterator[Callable[[], Measured]]:
                 count += 1
         if count != len(sample):
             raise WrongResultError(f"SQLite: {count} records of {len(sample)}")
-        return Measured(count, watch.nanoseconds)
+        return watch.measured(count)
 
     with closing(_write_all(place.kept, sample)) as connection:
         _check(connection, sample)
@@ -145,7 +145,7 @@ def look_up_offset(place: Place) -> Iterator[Callable[[], Measured]]:
         for offset, row in zip(wanted, found, strict=True):
             if row != (sample.keys[offset], sample.values[offset]):
                 raise WrongResultError(f"SQLite: offset {offset} holds another record")
-        return Measured(len(wanted), watch.nanoseconds)
+        return watch.measured(len(wanted))
 
     with closing(_write_all(place.kept, sample)) as connection:
         yield one_round
@@ -165,7 +165,7 @@ def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
         for timestamp, row in zip(wanted, found, strict=True):
             if row != (sample.first_offset_at(timestamp),):
                 raise WrongResultError(f"SQLite: wrong offset for time {timestamp}")
-        return Measured(len(wanted), watch.nanoseconds)
+        return watch.measured(len(wanted))
 
     with closing(_open(place.kept)) as connection:
         connection.execute(
@@ -218,7 +218,7 @@ def opened(size_bytes: int, *, killed: bool) -> Callable[[Place], Any]:
             connection.close()
             if found != count:
                 raise WrongResultError(f"SQLite: {found} records of {count} after opening")
-            return Measured(1, watch.nanoseconds)
+            return watch.measured(1)
 
         yield one_round
 
