@@ -34,12 +34,15 @@ def store(broker: logstore.Broker, name: str, rows: list[Row]) -> None:
         with progress_bar(f"write {name}", len(rows)) as show:
             for first in range(0, len(rows), CHUNK):
                 timestamps, keys, values = zip(*rows[first : first + CHUNK], strict=True)
-                topic.append_many(list(values), list(keys), timestamps=list(timestamps))
+                topic.append_many(
+                    list(values), list(keys), timestamps=list(timestamps), durability="appended"
+                )
                 show(first + len(values))
+            topic.flush()  # once for all of them; without durability= every call would do it
     except BaseException:  # also Ctrl-C: a part of a file must not pass for the whole
         broker.delete_topic(name)
         raise
-    print(f"  write      {rate(len(rows), started)}, flushed to disk")
+    print(f"  write      {rate(len(rows), started)}, all on disk")
 
 
 def replay(topic: logstore.Topic, day: date | None, key: bytes | None) -> None:

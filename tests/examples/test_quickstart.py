@@ -119,6 +119,15 @@ def test_it_says_what_was_stored_and_where(imported: tuple[Path, str]) -> None:
         assert int(files) == len(list(folder.iterdir()))
 
 
+def test_the_readme_shows_this_output(imported: tuple[Path, str]) -> None:
+    def facts(text: str) -> str:
+        return re.sub(r"[\d.,]+ ms(: [\d,]+ a second)?", "# ms", text.split("  where ")[0])
+
+    blocks = (EXAMPLES / "README.md").read_text().split("```text\n")
+    (shown,) = (block for block in blocks if block.startswith("  write "))
+    assert facts(shown) == facts(imported[1])
+
+
 def partition_lines(output: str) -> list[str]:
     return [line for line in output.splitlines() if re.match(r" +flights-\d ", line)]
 
