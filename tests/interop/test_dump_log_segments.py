@@ -94,7 +94,10 @@ def test_topics_are_stored_in_their_codec_and_in_many_segments(
     folder = data / written[f"codec-{codec}"].folder
     segments = [dumped for path, dumped in logs.files.items() if path.parent == folder]
     assert len(segments) > 3
-    assert {batch.codec for dumped in segments for batch in dumped.batches} == {codec}
+    batches = [batch for dumped in segments for batch in dumped.batches]
+    assert {batch.codec for batch in batches if batch.count > 3} == {codec}
+    # A batch that compression would not shrink, such as one with a single null, stays as it is.
+    assert {batch.codec for batch in batches} <= {codec, "none"}
 
 
 def test_timestamp_types(logs: kafka_reads.Dump, written: dict[str, Written]) -> None:
