@@ -4,6 +4,7 @@
 """
 
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -17,6 +18,9 @@ DEBUG = os.environ.get("LOGSTORE_DEBUG") == "1"
 MSVC = sys.platform == "win32"
 
 COMPILE_ARGS = ["/std:c11", "/O2"] if MSVC else ["-std=c11", "-O3", "-fno-strict-aliasing", "-fvisibility=hidden"]
+if not MSVC and platform.machine() in ("x86_64", "AMD64") and sys.platform == "linux" and "clang" not in os.environ.get("CC", ""):
+    # Keeps jumps off 32-byte boundaries, where some Intel cores decode them slowly.
+    COMPILE_ARGS += ["-Wa,-mbranches-within-32B-boundaries"]
 LINK_ARGS: list[str] = []
 if DEBUG:
     SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]

@@ -12,38 +12,37 @@ The guide starts in README.md; what an acknowledgement means is in docs/durabili
 
 from __future__ import annotations
 
-import os as _os
-from typing import TYPE_CHECKING
-
-from logstore._native.checksum import partition_for_key
-from logstore._native.record_batch import Record, RecordBatch
 from logstore._version import __version__
-from logstore.broker import Broker, Topic
-from logstore.errors import (
-    ClosedError,
-    CorruptDataError,
-    DataDirLockedError,
-    DiskFullError,
-    GroupError,
-    InvalidConfigError,
-    InvalidRecordError,
-    InvalidRequestError,
-    InvalidTimestampError,
-    LogstoreError,
-    LogTruncatedError,
-    MissingDependencyError,
-    OffsetOutOfRangeError,
-    ReadOnlyError,
-    RecordTooLargeError,
-    StorageFailureError,
-    TopicAlreadyExistsError,
-    UnknownTopicOrPartitionError,
-    UnsupportedFormatError,
-)
-from logstore.model import RecordMetadata, RecoveryReport, TopicPartition
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from logstore.model import Durability
+    import os
+
+    from logstore._native.checksum import partition_for_key
+    from logstore._native.record_batch import Record, RecordBatch
+    from logstore.broker import Broker, Topic
+    from logstore.errors import (
+        ClosedError,
+        CorruptDataError,
+        DataDirLockedError,
+        DiskFullError,
+        GroupError,
+        InvalidConfigError,
+        InvalidRecordError,
+        InvalidRequestError,
+        InvalidTimestampError,
+        LogstoreError,
+        LogTruncatedError,
+        MissingDependencyError,
+        OffsetOutOfRangeError,
+        ReadOnlyError,
+        RecordTooLargeError,
+        StorageFailureError,
+        TopicAlreadyExistsError,
+        UnknownTopicOrPartitionError,
+        UnsupportedFormatError,
+    )
+    from logstore.model import Durability, RecordMetadata, RecoveryReport, TopicPartition
 
 __all__ = [
     "Broker",
@@ -80,7 +79,7 @@ __all__ = [
 
 
 def open(
-    path: str | _os.PathLike[str], *, durability: Durability = "flushed", read_only: bool = False
+    path: str | os.PathLike[str], *, durability: Durability = "flushed", read_only: bool = False
 ) -> Broker:
     """Opens a data directory.
 
@@ -108,6 +107,8 @@ def open(
     InvalidRequestError
         An unknown durability.
     """
+    from logstore.broker import Broker
+
     return Broker(path, durability=durability, read_only=read_only)
 
 
@@ -126,3 +127,30 @@ def native_info() -> dict[str, object]:
         "crc32c": checksum.crc32c_implementation(),
         "crc32c_available": checksum.crc32c_implementations(),
     }
+
+
+# Where the other public names come from. They load when first used, so that `import logstore` costs next to nothing.
+_HOMES = {
+    "Broker": "logstore.broker",
+    "Topic": "logstore.broker",
+    "Record": "logstore._native.record_batch",
+    "RecordBatch": "logstore._native.record_batch",
+    "RecordMetadata": "logstore.model",
+    "RecoveryReport": "logstore.model",
+    "TopicPartition": "logstore.model",
+    "partition_for_key": "logstore._native.checksum",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'logstore' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES.get(name, "logstore.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

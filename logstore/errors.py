@@ -125,13 +125,14 @@ class CorruptDataError(LogstoreError):
         self.reason = reason
         self.expected = expected
         self.actual = actual
+        self.advice = advice
         text = f"{path}: {reason} at byte {position}" if position >= 0 else f"{path}: {reason}"
         if expected is not None or actual is not None:
             text += f" (expected {expected}, found {actual})"
         super().__init__(f"{text}. {advice}" if advice else text)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.path, self.position, self.reason, self.expected, self.actual))
+        return (type(self), (self.path, self.position, self.reason, self.expected, self.actual, self.advice))
 
 
 class UnsupportedFormatError(LogstoreError):

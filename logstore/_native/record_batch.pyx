@@ -106,7 +106,7 @@ cdef class Chunk:
 cdef int raise_in_batch(RecordBatch batch, const void *fault) except -1:
     cdef ls_fault shifted = (<const ls_fault *>fault)[0]
     if ls_batch_codec(&batch.header) == LS_CODEC_NONE and shifted.position >= 0:
-        shifted.position += batch.position + LS_BATCH_HEADER_BYTES
+        shifted.position += batch.position
     else:
         shifted.position = batch.position
     return raise_fault(&shifted, batch.path)

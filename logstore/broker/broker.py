@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
-import logging
 import os
-import shutil
 import threading
-import uuid
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -46,7 +42,6 @@ from logstore.storage.text_checkpoints import (
 
 __all__ = ["Broker"]
 
-_logger = logging.getLogger("logstore.broker")
 PARTITIONS_MAX = 100_000
 
 
@@ -117,11 +112,11 @@ class Broker:
         try:
             known = read_topics(self.path)
         except CorruptDataError as error:
-            _logger.warning("%s Topics are taken from their directories, with default settings.", error)
+            _logger().warning("%s Topics are taken from their directories, with default settings.", error)
             known = {}
         found, strange = find_topics(self.path)
         if strange:
-            _logger.warning("%s: not partitions of a topic, left alone: %s", self.path, ", ".join(strange))
+            _logger().warning("%s: not partitions of a topic, left alone: %s", self.path, ", ".join(strange))
         self._metadata = dict(known)
         for name, metadata in found.items():
             if name not in known or known[name].partitions < metadata.partitions:
@@ -250,7 +245,7 @@ class Broker:
                     with contextlib.suppress(LogstoreError):
                         log.close()
                 for number in range(partitions):
-                    shutil.rmtree(self._log_path(name, number), ignore_errors=True)
+                    _remove_tree(self._log_path(name, number))
                 raise
             self._metadata[name] = metadata
             topic = self._topics[name] = Topic(metadata, tuple(logs))
@@ -360,7 +355,7 @@ class Broker:
             gone = []
             with refusals(self.path, "delete a topic"):
                 for log in topic.logs:
-                    suffix = f"-{log.partition}.{uuid.uuid4().hex}-delete"
+                    suffix = f"-{log.partition}.{os.urandom(16).hex()}-delete"
                     target = os.path.join(self.path, name[: 255 - len(suffix)] + suffix)
                     os.replace(log.path, target)
                     gone.append(target)
@@ -369,7 +364,7 @@ class Broker:
             del self._topics[name]
             self._metadata = remaining
             for target in gone:
-                shutil.rmtree(target, ignore_errors=True)
+                _remove_tree(target)
 
     # ---- all of it ----------------------------------------------------------------------------------
 
@@ -453,6 +448,18 @@ class Broker:
             self._directory_lock.forget()
 
 
+def _logger() -> Any:
+    import logging
+
+    return logging.getLogger("logstore.broker")
+
+
+def _remove_tree(path: str) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def _is_kafka_marker(path: str) -> bool:
     try:
         with open(path, encoding="utf-8") as file:
@@ -461,6 +468,8 @@ def _is_kafka_marker(path: str) -> bool:
         return False
     except OSError as error:
         raise file_failure(error, path, "read") from error
+    import json
+
     try:
         return int(json.loads(text).get("brokerEpoch", 0)) >= 0
     except (ValueError, AttributeError, TypeError):
@@ -494,7 +503,7 @@ def _close_at_exit() -> None:
         try:
             broker.close()
         except LogstoreError as error:
-            _logger.error("%s: closing at exit failed: %s", broker.path, error)
+            _logger().error("%s: closing at exit failed: %s", broker.path, error)
 
 
 def _after_fork_in_child() -> None:

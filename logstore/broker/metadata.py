@@ -5,10 +5,8 @@ It can be lost: topics, partitions and ids are found again in the partition dire
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from logstore._native.checksum import crc32c
 from logstore.errors import CorruptDataError, UnsupportedFormatError
@@ -22,18 +20,19 @@ __all__ = ["TopicMetadata", "find_topics", "read_topics", "write_topics"]
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class TopicMetadata:
+class TopicMetadata(NamedTuple):
     """A topic's name, id, number of partitions and settings."""
 
     name: str
     topic_id: str
     partitions: int
-    config: TopicConfig = field(default_factory=TopicConfig)
+    config: TopicConfig = TopicConfig()
 
 
 def write_topics(directory: str, topics: dict[str, TopicMetadata]) -> None:
     """Replaces the file, durably: a line with version and CRC-32C, then JSON."""
+    import json
+
     body = json.dumps(
         {
             name: {"id": topic.topic_id, "partitions": topic.partitions, "config": topic.config.overrides()}
@@ -64,6 +63,8 @@ def read_topics(directory: str) -> dict[str, TopicMetadata]:
         raise CorruptDataError(path, 0, "no logstore.topics file", "logstore.topics <version> <crc>", head[:60])
     if int(words[1]) != VERSION:
         raise UnsupportedFormatError(f"{path}: version {words[1]}, this release reads {VERSION}")
+    import json
+
     crc = f"{crc32c(body.removesuffix(chr(10)).encode()):08x}"
     if crc != words[2]:
         raise CorruptDataError(path, len(head) + 1, "CRC mismatch", words[2], crc)

@@ -92,7 +92,9 @@ def _report(error: Exception, debug: bool) -> int:
     if expected:
         click.echo(f"Error: {_one_line(error)}", err=True)
     if code == INTERNAL:
-        click.echo("Error: this is a fault of logstore; please report it with the lines above.", err=True)
+        click.echo(
+            "Error: this is a fault of logstore; please report it with the lines above.", err=True
+        )
     return code
 
 
@@ -136,7 +138,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code."""
     try:
         result = cli.main(
-            None if arguments is None else list(arguments), prog_name="logstore", standalone_mode=False
+            None if arguments is None else list(arguments),
+            prog_name="logstore",
+            standalone_mode=False,
         )
     except click.ClickException as error:
         error.show()

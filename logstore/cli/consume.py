@@ -17,7 +17,7 @@ from logstore.cli.record_json import json_from_record
 if TYPE_CHECKING:
     import logstore
 
-__all__ = ["command"]
+__all__ = ["command", "printable"]
 
 
 @click.command("consume", cls=Command)
@@ -29,9 +29,16 @@ __all__ = ["command"]
     help="Where to start: an offset, a time (2013-01-15T08:30Z), an age (-1h), 'earliest' or 'latest'. "
     "[earliest; latest with --follow]",
 )
-@click.option("--to", "stop", type=POSITION, help="Where to stop: the same; records from there on are left out.")
+@click.option(
+    "--to",
+    "stop",
+    type=POSITION,
+    help="Where to stop: the same; records from there on are left out.",
+)
 @click.option("-n", "--count", type=click.IntRange(0), help="At most this many records.")
-@click.option("--last", type=click.IntRange(0), metavar="N", help="Only the last N records there are.")
+@click.option(
+    "--last", type=click.IntRange(0), metavar="N", help="Only the last N records there are."
+)
 @click.option("-p", "--partition", type=int, help="Only this one; else all, merged by time.")
 @click.option("-f", "--follow", is_flag=True, help="Wait for new records until Ctrl-C.")
 @click.option(
@@ -44,7 +51,9 @@ __all__ = ["command"]
     "key-value: key, delimiter, value, as they are.",
 )
 @click.option("-K", "--key-delimiter", metavar="TEXT", help=r"For key-value; \t for a tab. [\t]")
-@click.option("--values-only", is_flag=True, help="Nothing but each value and a newline, as they are.")
+@click.option(
+    "--values-only", is_flag=True, help="Nothing but each value and a newline, as they are."
+)
 @click.option(
     "--null",
     metavar="TEXT",
@@ -72,7 +81,9 @@ def command(
     Works beside a running writer. Times are UTC unless they say otherwise.
     """
     if last is not None and (start is not None or stop is not None):
-        raise click.UsageError("--last counts back from the end: it goes with neither --from nor --to.")
+        raise click.UsageError(
+            "--last counts back from the end: it goes with neither --from nor --to."
+        )
     if follow and stop is not None:
         raise click.UsageError("--follow has no end: it does not go with --to.")
     if key_delimiter is not None:
@@ -148,22 +159,22 @@ def _text(record: logstore.Record) -> bytes:
     parts = [
         f"{record.partition}:{record.offset}",
         format_time(record.timestamp),
-        _printable(record.key),
-        _printable(record.value),
+        printable(record.key),
+        printable(record.value),
     ]
     headers = record.headers
     if headers:
-        shown = ", ".join(f"{_printable_text(name)}={_printable(value)}" for name, value in headers)
+        shown = ", ".join(f"{printable_text(name)}={printable(value)}" for name, value in headers)
         parts.append(f"[{shown}]")
     return ("  ".join(parts) + "\n").encode()
 
 
-def _printable(data: bytes | None) -> str:
+def printable(data: bytes | None) -> str:
     r"""Text as it is, with ``\x1b`` and the like for what a terminal would act on; null as ``-``."""
-    return "-" if data is None else _printable_text(data.decode("utf-8", "backslashreplace"))
+    return "-" if data is None else printable_text(data.decode("utf-8", "backslashreplace"))
 
 
-def _printable_text(text: str) -> str:
+def printable_text(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(

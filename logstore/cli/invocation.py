@@ -66,7 +66,9 @@ def topic_of(broker: logstore.Broker, name: str) -> logstore.Topic:
     except UnknownTopicOrPartitionError:
         names = broker.topics()
         near = difflib.get_close_matches(name, names, n=1)
-        advice = f"did you mean {near[0]!r}?" if near else "`logstore topic list` shows what there is"
+        advice = (
+            f"did you mean {near[0]!r}?" if near else "`logstore topic list` shows what there is"
+        )
         raise UnknownTopicOrPartitionError(
             f"there is no topic {name!r} in {broker.path}; {advice}"
         ) from None
@@ -125,9 +127,7 @@ class Command(click.Command):
         self.params.extend(reversed(carrier.__click_params__))
 
 
-def _complete_topic(
-    ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[str]:
+def _complete_topic(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     from logstore.storage.layout import split_partition_directory_name
 
     directory = ctx.ensure_object(Invocation).directory or os.environ.get("LOGSTORE_DIR", "")

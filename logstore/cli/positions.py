@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logstore.errors import InvalidRequestError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
+from logstore.errors import InvalidRequestError, UnknownTopicOrPartitionError
 from logstore.storage.positions import Position, resolve_position
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import logstore
 
-__all__ = ["POSITION", "check_partition", "offset_bounds"]
+__all__ = ["POSITION", "check_partition"]
 
 
 class _PositionType(click.ParamType):
@@ -32,12 +30,11 @@ class _PositionType(click.ParamType):
         if text in ("earliest", "latest"):
             return text
         if text.startswith("-"):
+            # Made a time here, once: every partition counts from the same moment.
             try:
-                resolve_position(text, "the position")
+                _, timestamp_ms = resolve_position(text, "the position")
             except InvalidRequestError:
                 self.fail(f"{value!r} is no age such as -90s, -1h or -7d", parameter, ctx)
-            # Made a time here, once: every partition counts from the same moment.
-            _, timestamp_ms = resolve_position(text, "the position")
             return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=timestamp_ms)
         try:
             moment = datetime.fromisoformat(text)
@@ -72,42 +69,3 @@ def check_partition(topic: logstore.Topic, partition: int | None, *positions: Po
                 raise click.UsageError(
                     f"Offset {position} of which of the {topic.partitions} partitions? Give --partition as well."
                 )
-
-
-def offset_bounds(
-    topic: logstore.Topic, partitions: Sequence[int], start: Position, stop: Position | None
-) -> dict[int, tuple[int, int]]:
-    """The offsets ``[start, stop)`` that positions mean in each partition.
-
-    Raises
-    ------
-    OffsetOutOfRangeError
-        An offset below the log start offset, or past the log end offset.
-    """
-    bounds = {}
-    for partition in partitions:
-        log = topic.partition(partition)
-        first, end = log.log_start_offset, log.log_end_offset
-        begin = _offset_of(topic, partition, start, first, end)
-        if not first <= begin <= end:
-            raise OffsetOutOfRangeError(
-                f"offset {begin} is not in {topic.name}-{partition}: it has offsets {first} to {end}",
-                offset=begin,
-                log_start_offset=first,
-                log_end_offset=end,
-            )
-        until = end if stop is None else min(_offset_of(topic, partition, stop, first, end), end)
-        bounds[partition] = (begin, max(begin, until))
-    return bounds
-
-
-def _offset_of(
-    topic: logstore.Topic, partition: int, position: Position, first: int, end: int
-) -> int:
-    kind, value = resolve_position(position, "the position")
-    if kind == "offset":
-        return value
-    if kind == "timestamp":
-        found = topic.offset_for_timestamp(value, partition)
-        return end if found is None else found.offset
-    return first if kind == "earliest" else end

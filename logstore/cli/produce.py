@@ -88,8 +88,14 @@ class Appended:
 )
 @click.option("--null", metavar="TEXT", help="Lines: a key or value of just this text is null.")
 @click.option("-p", "--partition", type=int, help="All into this one; else by key.")
-@click.option("-H", "--header", metavar="NAME=VALUE", multiple=True, help="On every record; may be repeated.")
-@click.option("--durability", type=DURABILITIES, help="What an acknowledgement means; else the topic's own setting.")
+@click.option(
+    "-H", "--header", metavar="NAME=VALUE", multiple=True, help="On every record; may be repeated."
+)
+@click.option(
+    "--durability",
+    type=DURABILITIES,
+    help="What an acknowledgement means; else the topic's own setting.",
+)
 @pass_invocation
 def command(
     invocation: Invocation,
@@ -107,7 +113,9 @@ def command(
     was read before a bad line stays appended.
     """
     if format_ == "json" and (key_delimiter is not None or null is not None):
-        raise click.UsageError("-K and --null are for --format lines; JSON lines carry their keys and nulls.")
+        raise click.UsageError(
+            "-K and --null are for --format lines; JSON lines carry their keys and nulls."
+        )
     headers = tuple(_header(text) for text in header)
     appended = Appended(topic)
     with invocation.open_for_writing() as broker:
@@ -117,7 +125,9 @@ def command(
             if format_ == "json":
                 parse: Any = _JsonLines(headers)
             else:
-                parse = _PlainLines(headers, _delimiter(key_delimiter), None if null is None else null.encode())
+                parse = _PlainLines(
+                    headers, _delimiter(key_delimiter), None if null is None else null.encode()
+                )
             number = 0
             for lines in _pieces(click.get_binary_stream("stdin")):
                 records: list[NewRecord] = []
@@ -150,7 +160,9 @@ def append_records(
         offsets = topic.append_many(
             [record.value for record in alike],
             [record.key for record in alike],
-            timestamps=[now_ms if record.timestamp is None else record.timestamp for record in alike],
+            timestamps=[
+                now_ms if record.timestamp is None else record.timestamp for record in alike
+            ],
             headers=list(headers) or None,
             partition=partition,
             durability=durability,

@@ -19,7 +19,9 @@ config_option = click.option(
     help="A setting under Kafka's name; may be repeated.",
 )
 retention_option = click.option(
-    "--retention", metavar="TIME", help="Short for --config retention.ms=TIME: 7d, 12h; -1 for ever."
+    "--retention",
+    metavar="TIME",
+    help="Short for --config retention.ms=TIME: 7d, 12h; -1 for ever.",
 )
 
 

@@ -7,10 +7,8 @@ understood wherever a number of ms or bytes is.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from logstore.errors import InvalidConfigError
 from logstore.storage.quantities import bytes_from, ms_from
@@ -23,8 +21,7 @@ INT64_MAX = 2**63 - 1
 CODEC_NUMBERS = {"uncompressed": 0, "none": 0, "producer": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting: its Kafka name, default, how a value is read, and what it means."""
 
     name: str
@@ -152,6 +149,8 @@ def _kafka_name(key: str) -> str:
     dotted = key.replace("_", ".")
     if dotted in _NOT_HERE:
         raise InvalidConfigError(f"{dotted} is a setting of Kafka's that logstore does not have: {_NOT_HERE[dotted]}")
+    import difflib
+
     near = difflib.get_close_matches(dotted, [*SETTINGS, *_ALIASES], n=1, cutoff=0.5)
     advice = f"did you mean {near[0]}?" if near else "see `logstore topic create --help` for all of them"
     raise InvalidConfigError(f"unknown setting {key!r}; {advice}")

@@ -7,9 +7,7 @@ is what Apache Kafka takes on the same file.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import socket
 import time
 
 from logstore.errors import DataDirLockedError
@@ -55,10 +53,10 @@ class DirectoryLock:
             raise DataDirLockedError(
                 f"{directory} is open for writing by {_owner(self.path)}; close it there, or open with read_only=True"
             ) from None
-        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time())}
+        owner = f"{os.getpid()} {int(time.time())} {_host()}\n"
         with contextlib.suppress(OSError):  # the lock holds without its owner's name, too
             os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, json.dumps(owner).encode(), 0)
+            os.pwrite(self._descriptor, owner.encode(), 0)
 
     def _take(self) -> None:
         if fcntl is not None:
@@ -87,12 +85,16 @@ class DirectoryLock:
             self._descriptor = -1
 
 
+def _host() -> str:
+    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "this host")
+
+
 def _owner(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
-            owner = json.loads(file.read(4096))
-        where = "this process" if owner["pid"] == os.getpid() else f"process {owner['pid']}"
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner["since"]))
-        return f"{where} on {owner['host']} since {since}"
-    except (OSError, ValueError, KeyError, TypeError):
+            pid, since, host = file.read(4096).split()
+        where = "this process" if int(pid) == os.getpid() else f"process {int(pid)}"
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(since)))
+        return f"{where} on {host} since {moment}"
+    except (OSError, ValueError, OverflowError):
         return "another process (perhaps Apache Kafka)"

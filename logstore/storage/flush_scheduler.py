@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable
 
 __all__ = ["FlushScheduler"]
-
-_logger = logging.getLogger("logstore.storage")
 
 
 class FlushScheduler:
@@ -53,7 +50,9 @@ class FlushScheduler:
                 step()
             except Exception as error:
                 # The log that failed has noted it and will say so to its next caller; the other logs go on.
-                _logger.error("a background flush failed: %s", error)
+                import logging
+
+                logging.getLogger("logstore.storage").error("a background flush failed: %s", error)
 
     def close(self) -> None:
         """Ends the thread; steps not yet due are dropped. Idempotent."""

@@ -7,9 +7,7 @@ rolling, flushing, truncating, closing.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import random
 import threading
 import time
 import weakref
@@ -52,8 +50,6 @@ from logstore.storage.truncation import truncate_segments
 from logstore.storage.waiting import Waiter, watch_directories
 
 __all__ = ["Log", "OffsetAndTimestamp"]
-
-_logger = logging.getLogger("logstore.storage")
 
 # Flushed bytes after which the recovery point on disk is moved: what a scan after a crash reads at most, besides
 # what was not flushed.
@@ -177,13 +173,13 @@ class Log(LogAppender):
         self.recovery_report = opened.report
         self._checkpoint = checkpoint or Checkpoint()
         if opened.report.cut_bytes:
-            _logger.warning(
+            _logger().warning(
                 "%s: cut %d bytes of an unfinished write (%s); the log ends at offset %d%s",
                 opened.report.path, opened.report.cut_bytes, opened.report.reason, opened.log_end_offset,
                 f", the bytes are kept in {opened.report.kept_as}" if opened.report.kept_as else "",
             )
         if self.damage is not None:
-            _logger.error("%s", self.damage)
+            _logger().error("%s", self.damage)
         if writable and self.damage is None:
             if not opened.segments:
                 opened.segments.append(self._create_segment(opened.log_end_offset))
@@ -228,7 +224,7 @@ class Log(LogAppender):
             codec=config.codec,
             codec_level=config.codec_level,
             segment_bytes=config["segment.bytes"],
-            segment_ms=config.roll_ms - (random.randrange(jitter) if jitter else 0),
+            segment_ms=config.roll_ms - (int.from_bytes(os.urandom(8), "big") % jitter if jitter else 0),
             batch_bytes=config["logstore.batch.bytes"],
             message_bytes_max=config["max.message.bytes"],
             timestamp_before_max_ms=config["message.timestamp.before.max.ms"],
@@ -306,8 +302,8 @@ class Log(LogAppender):
         self._checkpoint_file.write(self._checkpoint, sync=True)
 
     def _write_failed(self, reason: str) -> None:
-        _logger.error("%s-%d: %s failed; the log is closed for writing until it is opened again",
-                      self.topic, self.partition, reason)
+        _logger().error("%s-%d: %s failed; the log is closed for writing until it is opened again",
+                        self.topic, self.partition, reason)
         self._note_failure()
 
     def _note_failure(self) -> None:
@@ -923,6 +919,12 @@ class Log(LogAppender):
 
 def _nothing() -> None:
     return
+
+
+def _logger() -> Any:
+    import logging
+
+    return logging.getLogger("logstore.storage")
 
 
 def read_logs(

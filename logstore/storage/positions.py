@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from datetime import datetime, timezone
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 from logstore.errors import InvalidConfigError, InvalidRequestError
 from logstore.storage.quantities import ms_from
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
 __all__ = ["Position", "ResolvedPosition", "resolve_position"]
 
-Position: TypeAlias = int | str | datetime
+Position: TypeAlias = Union[int, str, "datetime"]  # noqa: UP007  (datetime loads only when used)
 """An offset, ``"earliest"``, ``"latest"``, an age such as ``"-1h"``, a datetime with a time zone, or ISO 8601 text."""
 
 ResolvedPosition: TypeAlias = tuple[str, int]
@@ -43,7 +46,7 @@ def resolve_position(position: Position, what: str, now_ms: int | None = None) -
                 f"{what} must be an offset of 0 or more, not {position}; for an age write \"-1h\""
             )
         return "offset", position
-    if isinstance(position, datetime):
+    if (loaded := sys.modules.get("datetime")) is not None and isinstance(position, loaded.datetime):
         return "timestamp", _datetime_ms(position, what)
     if isinstance(position, str):
         text = position.strip()
@@ -55,6 +58,8 @@ def resolve_position(position: Position, what: str, now_ms: int | None = None) -
             except InvalidConfigError as error:
                 raise InvalidRequestError(str(error)) from None
             return "timestamp", max((time.time_ns() // 1_000_000 if now_ms is None else now_ms) - age_ms, 0)
+        from datetime import datetime
+
         try:
             return "timestamp", _datetime_ms(datetime.fromisoformat(text), what)
         except ValueError as error:
@@ -66,6 +71,8 @@ def resolve_position(position: Position, what: str, now_ms: int | None = None) -
 
 
 def _datetime_ms(moment: datetime, what: str) -> int:
+    from datetime import datetime, timezone
+
     if moment.tzinfo is None:
         raise InvalidRequestError(
             f"{what} is a datetime without a time zone; say which: moment.replace(tzinfo=timezone.utc), or "

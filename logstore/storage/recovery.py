@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from logstore._native.segment import Segment, SegmentScan
 from logstore.errors import CorruptDataError
@@ -24,8 +24,7 @@ INDEX_SUFFIXES = (".index", ".timeindex", ".txnindex")
 _TEMPORARY = frozenset({layout.LEADER_EPOCH_FILE + ".tmp", layout.PARTITION_METADATA_FILE + ".tmp"})
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentSettings:
+class SegmentSettings(NamedTuple):
     """What opening a segment has to know."""
 
     index_interval_bytes: int
@@ -35,7 +34,6 @@ class SegmentSettings:
         return {"index_interval_bytes": self.index_interval_bytes, "index_bytes": self.index_bytes}
 
 
-@dataclass(slots=True)
 class OpenedLog:
     """What opening found.
 
@@ -53,12 +51,15 @@ class OpenedLog:
         Of the last batch scanned; -1 for none.
     """
 
-    segments: list[Segment] = field(default_factory=list)
-    log_end_offset: int = 0
-    flushed_offset: int = 0
-    report: RecoveryReport = field(default_factory=RecoveryReport)
-    damage: CorruptDataError | None = None
-    leader_epoch: int = -1
+    __slots__ = ("damage", "flushed_offset", "leader_epoch", "log_end_offset", "report", "segments")
+
+    def __init__(self, log_end_offset: int, flushed_offset: int = 0):
+        self.segments: list[Segment] = []
+        self.log_end_offset = log_end_offset
+        self.flushed_offset = flushed_offset
+        self.report = RecoveryReport()
+        self.damage: CorruptDataError | None = None
+        self.leader_epoch = -1
 
 
 def list_segments(directory: str) -> list[int]:

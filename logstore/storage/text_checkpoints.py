@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
+import binascii
 import os
-import uuid
 
 from logstore.errors import CorruptDataError
 from logstore.storage import layout
@@ -71,14 +69,11 @@ def write_offsets(path: str, offsets: dict[tuple[str, int], int]) -> None:
     write_rows(path, [(topic, partition, offset) for (topic, partition), offset in sorted(offsets.items())])
 
 
-def _encode_id(identifier: bytes) -> str:
-    return base64.urlsafe_b64encode(identifier).decode().rstrip("=")
-
-
 def new_topic_id() -> str:
     """A random topic id: 16 bytes as 22 characters of URL-safe base64; never one that starts with a dash."""
     while True:
-        encoded = _encode_id(uuid.uuid4().bytes)
+        encoded = binascii.b2a_base64(os.urandom(16), newline=False).decode().rstrip("=")
+        encoded = encoded.replace("+", "-").replace("/", "_")
         if not encoded.startswith("-"):
             return encoded
 
@@ -146,5 +141,5 @@ def take_clean_shutdown(directory: str) -> bool:
 
 def write_clean_shutdown(directory: str) -> None:
     """Leaves the marker of a stop in good order."""
-    content = json.dumps({"version": 0, "brokerEpoch": -1}, separators=(",", ":"))
-    replace_file(os.path.join(directory, layout.CLEAN_SHUTDOWN_FILE), content.encode())
+    # A broker epoch of -1 says that it was not a Kafka broker.
+    replace_file(os.path.join(directory, layout.CLEAN_SHUTDOWN_FILE), b'{"version":0,"brokerEpoch":-1}')

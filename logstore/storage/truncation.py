@@ -55,7 +55,7 @@ def truncate_segments(
         for segment in reversed(segments):
             remove_segment_files(log.path, segment.base_offset)
         sync_directory(log.path)
-        return OpenedLog(log_end_offset=offset, flushed_offset=offset), lowered
+        return OpenedLog(offset, offset), lowered
     batch = LogCursor(log, offset).next_batch()
     cut_inside = batch is not None and batch.base_offset < offset
     end_offset = batch.base_offset if cut_inside and batch is not None else offset

@@ -1,0 +1,118 @@
+"""``logstore info``: what is stored, partition by partition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from logstore.cli.invocation import Command, Invocation, pass_invocation, topic_argument, topic_of
+from logstore.cli.output import Table, format_count, format_time, say, write_json
+from logstore.storage.quantities import format_bytes
+
+if TYPE_CHECKING:
+    import logstore
+
+__all__ = ["command"]
+
+
+@click.command("info", cls=Command)
+@topic_argument(required=False)
+@pass_invocation
+def command(invocation: Invocation, topic: str | None) -> None:
+    """Show, for every partition, its offsets, size, segments and time span (UTC)."""
+    with invocation.open_for_reading() as broker:
+        names = broker.topics() if topic is None else [topic_of(broker, topic).name]
+        partitions = [facts for name in names for facts in _facts(broker.topic(name))]
+        reports = {
+            at: report for at, report in broker.recovery_reports.items() if at.topic in names
+        }
+        total = {
+            "path": broker.path,
+            "topics": len(names),
+            "partitions": len(partitions),
+            "records": sum(facts["records"] for facts in partitions),
+            "size_bytes": sum(facts["size_bytes"] for facts in partitions),
+        }
+        if invocation.json:
+            recovered = [
+                {"topic": at.topic, "partition": at.partition, **report._asdict()}
+                for at, report in reports.items()
+            ]
+            write_json({**total, "logs": partitions, "recovery_reports": recovered})
+            return
+        if not partitions:
+            say(f"no topics in {broker.path}")
+            return
+        _show(partitions)
+        click.echo(
+            f"\n{broker.path}: {format_count(total['records'])} records, {format_bytes(total['size_bytes'])}, "
+            f"in {len(names)} {'topic' if len(names) == 1 else 'topics'}"
+        )
+        for at, report in reports.items():
+            say(f"{at.topic}-{at.partition}: {_recovery(report)}")
+
+
+def _facts(topic: logstore.Topic) -> list[dict[str, Any]]:
+    durability = topic.config["logstore.durability"] or "flushed"
+    found = []
+    for partition, log in enumerate(topic.logs):
+        start, end = log.log_start_offset, log.log_end_offset
+        segments = log.segments
+        first = last = -1
+        if end > start:
+            opening = topic.offset_for_timestamp(0, partition)
+            first = -1 if opening is None else opening.timestamp
+            last = max(segment.max_timestamp for segment in segments)
+        found.append(
+            {
+                "topic": topic.name,
+                "partition": partition,
+                "log_start_offset": start,
+                "log_end_offset": end,
+                "flushed_offset": log.flushed_offset,
+                "records": end - start,
+                "size_bytes": log.size_bytes,
+                "segments": len(segments),
+                "first_timestamp": first,
+                "last_timestamp": last,
+                "durability": durability,
+                "path": log.path,
+            }
+        )
+    return found
+
+
+def _show(partitions: list[dict[str, Any]]) -> None:
+    table = Table(
+        "topic", "partition>", "start offset>", "end offset>", "records>", "size>", "segments>", "first time",
+        "last time", "durability",
+    )  # fmt: skip
+    for facts in partitions:
+        table.add(
+            facts["topic"],
+            str(facts["partition"]),
+            str(facts["log_start_offset"]),
+            str(facts["log_end_offset"]),
+            format_count(facts["records"]),
+            format_bytes(facts["size_bytes"]),
+            str(facts["segments"]),
+            format_time(facts["first_timestamp"]),
+            format_time(facts["last_timestamp"]),
+            facts["durability"],
+        )
+    table.show()
+
+
+def _recovery(report: Any) -> str:
+    parts = []
+    if report.cut_bytes:
+        parts.append(
+            f"an unfinished tail of {format_bytes(report.cut_bytes)} from offset {report.cut_offset} on was cut "
+            f"({report.reason})" + (f", kept as {report.kept_as}" if report.kept_as else "")
+        )
+    if report.rebuilt_indexes:
+        parts.append(
+            f"{report.rebuilt_indexes} index files were missing or doubtful and were derived again"
+        )
+    return "; ".join(parts) or "recovered"
