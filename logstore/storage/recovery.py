@@ -176,7 +176,7 @@ def _scan_tail(
         end_offset = scan.next_offset
         if scan.tail != "none":
             below = trusted and scan.valid_bytes < known.position
-            if scan.tail == "corrupt" or below or opened.damage is not None:
+            if scan.tail == "corrupt" or below or opened.damage is not None or _is_contradicted(path, scan):
                 opened.damage = opened.damage or CorruptDataError(
                     path, scan.position, scan.reason, scan.expected, scan.actual,
                     "Writing is refused, so that nothing is lost; reads around it work. "
@@ -204,6 +204,22 @@ def _scan_tail(
                 opened.segments[-1].path, opened.segments[-1].size_bytes, "flushed records are missing at the end",
                 trusted_end, opened.log_end_offset, "Restore the file, or read what is left with read_only=True.",
             )
+
+
+def _is_contradicted(path: str, scan: SegmentScan) -> bool:
+    """Whether a batch that seems cut off by the end of the file can't have been: a sound batch stands behind it, and nothing
+    between is missing. Its length is wrong then, and what follows was acknowledged."""
+    if scan.next_valid_position < 0 or scan.reason != "batch is cut off":
+        return False
+    with refusals(path, "read"), open(path, "rb") as file:
+        file.seek(scan.valid_bytes)
+        between = file.read(scan.next_valid_position - scan.valid_bytes)
+    sector = -(-scan.valid_bytes // 512) * 512 - scan.valid_bytes
+    starts = [0, *range(sector, len(between), 512)]
+    return not any(
+        start < end and not between[start:end].strip(b"\0")
+        for start, end in zip(starts, [*starts[1:], len(between)], strict=True)
+    )
 
 
 def _end_behind_damage(segment: Segment, scan: SegmentScan) -> int:
