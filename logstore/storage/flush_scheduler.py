@@ -38,11 +38,16 @@ class FlushScheduler:
             elif self._due[0][2] is step:
                 self._wake.notify()
 
+    def _seconds_left(self) -> float | None:
+        if not self._due:
+            return None
+        return min(max(self._due[0][0] - time.monotonic(), 0), threading.TIMEOUT_MAX)
+
     def _run(self) -> None:
         while True:
             with self._wake:
                 while not self._closed and (not self._due or self._due[0][0] > time.monotonic()):
-                    self._wake.wait(max(self._due[0][0] - time.monotonic(), 0) if self._due else None)
+                    self._wake.wait(self._seconds_left())
                 if self._closed:
                     return
                 step = heapq.heappop(self._due)[2]
