@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.compare.machine import machine_facts
 from benchmarks.compare.measure import file_system_of
 from benchmarks.compare.runner import run_work
-from benchmarks.compare.table import as_json, show
+from benchmarks.compare.table import as_json, as_markdown, show
 from benchmarks.compare.works import FLUSHED_RECORDS, all_works
 from benchmarks.sample import KEY_BYTES, WrongResultError, sample_records
 
@@ -67,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         text = json.dumps(as_json(results, machine, run), indent=2, ensure_ascii=False)
         options.json.write_text(text + "\n", encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(as_markdown(results), encoding="utf-8")
     return 0
 
 
@@ -97,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dir", type=Path, default=Path(), metavar="DIR", help="where data goes; default: here"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round to FILE too")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the ratios to FILE as a table"
+    )
     parser.add_argument("--list", action="store_true", help="name the works and stop")
     return parser
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from benchmarks.compare.runner import Row, WorkResult
 
-__all__ = ["as_json", "rate", "show"]
+__all__ = ["as_json", "as_markdown", "rate", "show"]
 
 HEADINGS = ("", "who", "per second", "each", "cpu each", "spread", "logstore is")
 STYLES = {"logstore": "bold green", "peer": "", "limit": "dim"}
@@ -119,6 +119,28 @@ def _show_rich(result: WorkResult, out: TextIO) -> None:
     colours = {True: "green", False: "red", None: "yellow"}
     for verdict in verdicts(result):
         console.print(f"  {escape(verdict.text)}", style=colours[verdict.reached])
+
+
+def as_markdown(results: Iterable[WorkResult]) -> str:
+    """One table for all works, as ratios: what ``docs/performance.md`` shows."""
+    lines = [
+        "| work | logstore | beside | logstore is | spread |",
+        "| --- | --- | --- | ---: | ---: |",
+    ]
+    for result in results:
+        reference = result.reference
+        first = f"`{result.work.name}` | {reference.contestant.name}"
+        for row in result.rows:
+            if row is not reference and row.rates and reference.rates:
+                ratio = f"{_two(reference.median / row.median)} x"
+                spread = f"{max(row.spread, reference.spread):.0%}"
+                lines.append(f"| {first} | {row.contestant.name} | {ratio} | {spread} |")
+                first = " | "
+    return "\n".join(lines) + "\n"
+
+
+def _two(number: float) -> str:
+    return f"{number:.2f}" if number < 1 else f"{number:.1f}" if number < 10 else f"{number:.0f}"
 
 
 def as_json(
