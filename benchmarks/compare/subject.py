@@ -38,7 +38,7 @@ def _created(directory: Path, durability: str, **settings: object) -> tuple[Any,
 
 
 def _started(directory: Path, durability: str, sample: Sample) -> tuple[Any, Any]:
-    """A topic with one record: the first write after opening marks the log as in use by an fsync."""
+    """A topic with one record, since the first write after opening marks the log as in use."""
     broker, topic = _created(directory, durability)
     topic.append(sample.values[0], sample.keys[0])
     return broker, topic
