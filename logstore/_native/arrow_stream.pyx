@@ -541,6 +541,8 @@ cdef class RecordStream:
         cdef const uint8_t *origin_end = batch.origin_end
         cdef int32_t partition = batch.partition
         cdef int done
+        if gathered.rows > 0 and used >= <size_t>self.bytes_max:
+            return False
         with nogil:
             count = rows_within(columns, origin, origin_end, first, count, room)
             if count == 0 and gathered.rows == 0:

@@ -50,6 +50,7 @@ cdef class LogAppender(LogState):
     cdef bint append_time
     cdef bint keys_required
     cdef object clock
+    cdef int64_t last_now_ms
 
     cdef int64_t now_ms(self) except? -1
     cdef int check_writable(self) except -1

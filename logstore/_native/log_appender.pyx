@@ -171,6 +171,7 @@ cdef class LogAppender(LogState):
         """Runs ``step(*args)`` with the open batch handed over and no append under way."""
         with self.mutex:
             if self.write_state == WRITABLE:
+                self.now_ms()
                 self.hand_over()
             return step(*args)
 
@@ -295,7 +296,9 @@ cdef class LogAppender(LogState):
         return range(first, first + value_spans.count)
 
     cdef int64_t now_ms(self) except? -1:
-        return ls_wall_clock_ms() if self.clock is None else self.clock()
+        """Asks the clock; what follows in the same append goes by `last_now_ms`."""
+        self.last_now_ms = ls_wall_clock_ms() if self.clock is None else self.clock()
+        return self.last_now_ms
 
     cdef int check_writable(self) except -1:
         if self.write_state == WRITABLE:
@@ -546,7 +549,7 @@ cdef class LogAppender(LogState):
             self._writing_begins()
             self.marked_clean = False
         if ls_segment_should_roll(self.active.segment, &self.roll_policy, batch_bytes, header.max_timestamp,
-                                  ls_batch_last_offset(header), self.now_ms()):
+                                  ls_batch_last_offset(header), self.last_now_ms):
             self._roll(header.base_offset)
         with nogil:
             status = ls_segment_append(self.active.segment, <const uint8_t *>batch, batch_bytes, header, &fault)
@@ -580,6 +583,7 @@ cdef class LogAppender(LogState):
         cdef int64_t last
         with self.mutex:
             self.check_writable()
+            self.now_ms()
             self.hand_over()
             if as_leader:
                 ls_batch_stamp(at, self.next_offset, self.leader_epoch)
