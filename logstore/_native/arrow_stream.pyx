@@ -247,7 +247,7 @@ cdef int gather_headers(Gathered *out, const uint8_t *origin, const uint8_t *ori
                         const int32_t *counts, size_t count) except -1 nogil:
     """1; 0 without memory."""
     cdef size_t i
-    cdef int32_t n
+    cdef int32_t _
     cdef const uint8_t *at
     cdef ls_record_header header
     cdef ls_fault fault
@@ -258,7 +258,7 @@ cdef int gather_headers(Gathered *out, const uint8_t *origin, const uint8_t *ori
     offsets = <int32_t *>(out.headers_offsets.data + out.headers_offsets.size)
     for i in range(count):
         at = origin + starts[i]
-        for n in range(counts[i]):
+        for _ in range(counts[i]):
             if ls_record_header_next(&at, origin_end, &header, &fault) != LS_OK:
                 with gil:
                     raise_fault(&fault, "<records>")
@@ -324,7 +324,7 @@ cdef size_t rows_within(const ls_columns *columns, const uint8_t *origin, const 
     """How many records from `first` on have keys, values and headers of no more than `room` bytes."""
     cdef size_t i
     cdef size_t used = 0
-    cdef int32_t n
+    cdef int32_t _
     cdef const uint8_t *at
     cdef ls_record_header header
     cdef ls_fault fault
@@ -336,7 +336,7 @@ cdef size_t rows_within(const ls_columns *columns, const uint8_t *origin, const 
         if columns.value_bytes[i] > 0:
             used += <size_t>columns.value_bytes[i]
         at = origin + columns.headers_starts[i]
-        for n in range(columns.headers_counts[i]):
+        for _ in range(columns.headers_counts[i]):
             if ls_record_header_next(&at, origin_end, &header, &fault) != LS_OK:
                 break
         used += <size_t>(at - (origin + columns.headers_starts[i]))
@@ -471,8 +471,8 @@ cdef bint give_all(ArrowArray *out, Gathered *gathered) noexcept nogil:
     item = headers.children[0]
     if not open_array(item, gathered.headers_count, 1, 2):
         return False
-    return give_strings(item.children[0], &gathered.header_keys) and give_strings(item.children[1],
-                                                                                 &gathered.header_values)
+    return (give_strings(item.children[0], &gathered.header_keys)
+            and give_strings(item.children[1], &gathered.header_values))
 
 
 # ---- stream --------------------------------------------------------------------------------------

@@ -161,7 +161,8 @@ cdef Stop walk_chunk(Walk *walk, ColumnMemory memory) noexcept nogil:
         if walk.header.base_offset >= walk.limit:
             return STOP_LIMIT
         size_bytes = <Py_ssize_t>ls_batch_size_bytes(&walk.header)
-        if ls_batch_last_offset(&walk.header) >= walk.start_offset and not walk.header.attributes & LS_ATTRIBUTE_CONTROL:
+        if (ls_batch_last_offset(&walk.header) >= walk.start_offset
+                and not walk.header.attributes & LS_ATTRIBUTE_CONTROL):
             if ls_batch_codec(&walk.header) != LS_CODEC_NONE and walk.header.records_count > 0:
                 return STOP_COMPRESSED
             status = append_batch(memory, &walk.header, walk.at + LS_BATCH_HEADER_BYTES, walk.at + size_bytes,
@@ -294,8 +295,8 @@ cdef class ColumnBatch:
         cdef ls_record_header header
         cdef ls_fault fault
         cdef list headers = []
-        cdef int32_t header_index
-        for header_index in range(self.memory.columns.headers_counts[index]):
+        cdef int32_t _
+        for _ in range(self.memory.columns.headers_counts[index]):
             if ls_record_header_next(&at, self.origin_end, &header, &fault) != LS_OK:
                 raise_fault(&fault, self.path)
             headers.append((

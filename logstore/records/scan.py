@@ -19,10 +19,10 @@ __all__ = ["ColumnBatch", "Scan"]
 class Scan:
     """Records of one or more logs between fixed offsets, as columns.
 
-    Iterating gives `ColumnBatch` objects, partition after partition, each in order of offset. Every Arrow reader
-    takes a scan as it is: ``pyarrow.table(scan)``, ``polars.DataFrame(scan)``,
-    ``duckdb.sql("select count(*) from scan")``. Both can be done any number of times. Every CRC is verified;
-    control batches are left out.
+    Iterating gives `ColumnBatch` objects, partition after partition, each in order of offset.
+    Every Arrow reader takes a scan as it is: ``pyarrow.table(scan)``, ``polars.DataFrame(scan)``,
+    ``duckdb.sql("select count(*) from scan")``. Both can be done any number of times. Every CRC
+    is verified; control batches are left out.
 
     Parameters
     ----------
@@ -38,13 +38,13 @@ class Scan:
 
     Notes
     -----
-    While reading: CorruptDataError where stored bytes are damaged; OffsetOutOfRangeError where records within the
-    bounds were deleted; ClosedError after the log was closed. Through Arrow these arrive as the reader's own
-    exception, with the same text.
+    While reading: CorruptDataError where stored bytes are damaged; OffsetOutOfRangeError where
+    records within the bounds were deleted; ClosedError after the log was closed. Through Arrow
+    these arrive as the reader's own exception, with the same text.
 
-    Arrow schema: partition int32, offset int64, timestamp timestamp[ms, UTC] (null where the record has none),
-    key binary, value binary, headers list<struct<key: utf8, value: binary>>. Bytes of a header's key that are not
-    UTF-8 become U+FFFD.
+    Arrow schema: partition int32, offset int64, timestamp timestamp[ms, UTC] (null where the
+    record has none), key binary, value binary, headers list<struct<key: utf8, value: binary>>.
+    Bytes of a header's key that are not UTF-8 become U+FFFD.
     """
 
     def __init__(self, logs: Sequence[LogState], bounds: Sequence[tuple[int, int]]) -> None:
