@@ -28,7 +28,9 @@ from reference_files import (
     encode_partition_metadata,
 )
 
+from logstore.broker.metadata import read_topics
 from logstore.records import codecs
+from logstore.storage.checkpoint import Checkpoint, CheckpointFile
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {page.name: page.read_text() for page in sorted((DOCS / "format").glob("*.md"))}
@@ -239,3 +241,22 @@ def test_directory_example_uses_names_from_the_table():
         directory, name = line.split()[0].split("/")
         assert re.fullmatch(r".+-\d+", directory)
         assert re.sub(r"^\d{20}", "<offset>", name) in known
+
+
+# --- logstore's own files -----------------------------------------------------------------------
+
+
+def test_log_checkpoint_example_reads_as_it_says(tmp_path):
+    _, data = example("log-checkpoint")
+    path = tmp_path / "logstore.checkpoint"
+    path.write_bytes(data.ljust(4096, b"\0"))
+    state = CheckpointFile(str(path)).read()
+    assert state == Checkpoint(0, 1000, 512, 40960, 1000, is_clean=True)
+
+
+def test_topic_metadata_example_reads_as_it_says(tmp_path):
+    _, data = example("topic-metadata")
+    (tmp_path / "logstore.topics").write_bytes(data)
+    (topic,) = read_topics(str(tmp_path)).values()
+    assert (topic.name, topic.topic_id, topic.partitions) == ("orders", "bbNboY0oR1-iaFZ_87LUnA", 3)
+    assert topic.config.overrides() == {"retention.ms": 604_800_000}
