@@ -63,6 +63,8 @@ cdef bint grow(ColumnMemory memory, size_t rows) noexcept nogil:
         capacity = FIRST_CAPACITY
     if capacity < count + rows:
         capacity = count + rows
+    # No column a multiple of 4096 bytes from the next: written side by side, they would share the cache's sets.
+    capacity = (capacity | 1023) + 145
     data = <uint8_t *>malloc(capacity * ROW_BYTES)
     if data == NULL:
         return False
