@@ -96,5 +96,6 @@ setup(
         build_dir="build/cython",
         nthreads=0,
     ),
+    options={"build_ext": {"parallel": os.cpu_count()}},
     cmdclass={"build_ext": BuildLibraryFirst, "build_clib": BuildLibrary},
 )
