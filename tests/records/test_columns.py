@@ -8,6 +8,7 @@ import random
 import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy
@@ -387,6 +388,48 @@ def test_memory_nobody_refers_to_is_used_again(tmp_path):
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
     assert len(addresses) <= 8  # of some 80 chunks: two take turns once reads have grown
     assert faults < 1500  # 15 MB touched once would be 3,700
+
+
+def test_threads_scan_one_log_side_by_side(tmp_path):
+    log, rows = mixed_log(tmp_path)
+    state = log.publish()
+    seen: list[list[Row]] = []
+    threads = [
+        threading.Thread(target=lambda size=size: seen.append(scan(state, 0, None, size)))
+        for size in (0, 1000, 4000, 9000)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [rows] * 4
+
+
+def test_a_cursor_goes_on_where_the_log_grew(tmp_path):
+    log = MadeLog(tmp_path)
+    log.add_rows(make_rows(0, 3))
+    cursor = ColumnCursor(log.publish(), 1)
+    assert rows_of(next(cursor)) == make_rows(1, 2)
+    assert next(cursor, None) is None
+    log.roll()
+    log.add_rows(make_rows(3, 2), codec=4)
+    log.publish()
+    assert rows_of(next(cursor)) == make_rows(3, 2)
+    assert next(cursor, None) is None
+
+
+def test_batches_behind_the_log_end_offset_are_not_read(tmp_path):
+    """A writer publishes a segment's size before the log end offset that covers it."""
+    log = MadeLog(tmp_path)
+    log.add_rows(make_rows(0, 3))
+    log.add_rows(make_rows(3, 3))
+    state = log.publish()
+    state._publish(log_end_offset=3)
+    cursor = ColumnCursor(state, 0)
+    assert rows_of(next(cursor)) == make_rows(0, 3)
+    assert next(cursor, None) is None
+    state._publish(log_end_offset=6)
+    assert rows_of(next(cursor)) == make_rows(3, 3)
 
 
 def test_hostile_counts_allocate_nothing(tmp_path):
