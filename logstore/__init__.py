@@ -107,9 +107,10 @@ def open(
     InvalidRequestError
         An unknown durability.
     """
-    from logstore.broker import Broker
+    from importlib import import_module
 
-    return Broker(path, durability=durability, read_only=read_only)
+    opened: Broker = import_module("logstore.broker").Broker(path, durability=durability, read_only=read_only)
+    return opened
 
 
 def native_info() -> dict[str, object]:
@@ -120,8 +121,9 @@ def native_info() -> dict[str, object]:
     dict[str, object]
         ``version``, ``crc32c`` (in use), ``crc32c_available`` (fastest last).
     """
-    from logstore._native import checksum
+    from importlib import import_module
 
+    checksum = import_module("logstore._native.checksum")
     return {
         "version": __version__,
         "crc32c": checksum.crc32c_implementation(),

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, Union
+
+if TYPE_CHECKING:
+    from logstore._native.record_batch import RecordBatch
 
 __all__ = [
+    "BytesLike",
     "Durability",
     "Headers",
     "RecordMetadata",
     "RecoveryReport",
     "TopicPartition",
     "TimestampType",
+    "Values",
 ]
+
+BytesLike: TypeAlias = Union[bytes, bytearray, memoryview, "RecordBatch"]
+"""Anything with a contiguous buffer of bytes."""
+
+Values: TypeAlias = Union[Iterable[bytes | None], Any]
+"""Many values or keys: a list of bytes or None, a numpy array, or an Arrow array (``__arrow_c_array__``)."""
 
 Durability: TypeAlias = Literal["flushed", "appended", "buffered"]
 """What an acknowledgement means; see ``docs/durability.md``."""

@@ -103,8 +103,7 @@ class CheckpointFile:
                 )
             if sequence > self._sequence:
                 self._sequence = sequence
-                newest = Checkpoint(
-                    *offsets,
+                newest = Checkpoint(*offsets)._replace(
                     is_clean=bool(flags & FLAG_CLEAN),
                     sync_failed=bool(flags & FLAG_SYNC_FAILED),
                     is_contiguous=bool(flags & FLAG_CONTIGUOUS),

@@ -67,7 +67,7 @@ class DirectoryLock:
 
             # Far behind the owner's name, which stays readable.
             os.lseek(self._descriptor, 1 << 30, os.SEEK_SET)
-            msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
 
     def release(self) -> None:
         """Lets the directory go. Idempotent."""

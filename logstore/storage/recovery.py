@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from logstore._native.segment import Segment, SegmentScan
 from logstore.errors import CorruptDataError
@@ -30,7 +30,7 @@ class SegmentSettings(NamedTuple):
     index_interval_bytes: int
     index_bytes: int
 
-    def as_arguments(self) -> dict[str, int]:
+    def as_arguments(self) -> dict[str, Any]:
         return {"index_interval_bytes": self.index_interval_bytes, "index_bytes": self.index_bytes}
 
 

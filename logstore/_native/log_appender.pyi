@@ -1,0 +1,72 @@
+from collections.abc import Callable, Sequence
+from typing import TypeVar, TypeVarTuple
+
+from logstore._native.log_state import LogState
+from logstore._native.segment import Segment
+from logstore.model import BytesLike, Durability, Headers, Values
+
+STATE_WRITABLE: int
+STATE_READ_ONLY: int
+STATE_FAILED: int
+STATE_CLOSED: int
+STATE_FORKED: int
+
+_Arguments = TypeVarTuple("_Arguments")
+_Result = TypeVar("_Result")
+
+def durability_level(durability: str | None) -> int: ...
+
+class LogAppender(LogState):
+    flushed_offset: int
+    batches_count: int
+    def append(
+        self,
+        value: BytesLike | None,
+        key: BytesLike | None = None,
+        *,
+        headers: Headers | None = None,
+        timestamp: int | None = None,
+        durability: Durability | None = None,
+    ) -> int: ...
+    def append_many(
+        self,
+        values: Values,
+        keys: Values | None = None,
+        *,
+        timestamps: Sequence[int] | object | None = None,
+        headers: Headers | None = None,
+        durability: Durability | None = None,
+    ) -> range: ...
+    @property
+    def open_batch_records_count(self) -> int: ...
+    @property
+    def is_writable(self) -> bool: ...
+    def _configure(
+        self,
+        *,
+        level: int,
+        codec: int,
+        codec_level: int | None,
+        segment_bytes: int,
+        segment_ms: int,
+        batch_bytes: int,
+        message_bytes_max: int,
+        timestamp_before_max_ms: int,
+        timestamp_after_max_ms: int,
+        flush_messages: int,
+        flush_by_time: bool,
+        append_time: bool,
+        keys_required: bool,
+        clock: Callable[[], int] | None,
+    ) -> None: ...
+    def _activate(
+        self, active: Segment, next_offset: int, flushed_offset: int, leader_epoch: int, marked_clean: bool
+    ) -> None: ...
+    def _switch_active(self, active: Segment) -> None: ...
+    def _set_write_state(self, state: int) -> None: ...
+    def _set_flushed_offset(self, offset: int) -> None: ...
+    def _flush_was_scheduled(self, scheduled: bool) -> None: ...
+    def _locked(self, step: Callable[[*_Arguments], _Result], *args: *_Arguments) -> _Result: ...
+    def _locked_raw(self, step: Callable[[*_Arguments], _Result], *args: *_Arguments) -> _Result: ...
+    def _drop_open_batch(self) -> None: ...
+    def _append_stamped(self, batch: bytearray, as_leader: bool, level: int) -> tuple[int, int]: ...

@@ -1,0 +1,29 @@
+from typing import Protocol
+
+from logstore._native.segment import Segment
+
+class Notified(Protocol):
+    def notify(self) -> None: ...
+
+class LogState:
+    topic: str
+    partition: int
+    segments: tuple[Segment, ...]
+    log_start_offset: int
+    log_end_offset: int
+    truncation_count: int
+    contiguous: bool
+    is_open: bool
+    def add_waiter(self, waiter: Notified) -> None: ...
+    def remove_waiter(self, waiter: Notified) -> None: ...
+    def _identify(self, topic: str, partition: int) -> None: ...
+    def _publish(
+        self,
+        *,
+        segments: tuple[Segment, ...] | None = None,
+        log_start_offset: int | None = None,
+        log_end_offset: int | None = None,
+        contiguous: bool | None = None,
+        truncated: bool = False,
+        is_open: bool | None = None,
+    ) -> None: ...

@@ -1,0 +1,28 @@
+from collections.abc import Sequence
+
+from logstore._native.log_appender import LogAppender
+from logstore.model import BytesLike, Durability, Headers, Values
+
+class TopicAppender:
+    name: str
+    def _set_logs(self, name: str, logs: tuple[LogAppender, ...]) -> None: ...
+    def append(
+        self,
+        value: BytesLike | None,
+        key: BytesLike | None = None,
+        *,
+        headers: Headers | None = None,
+        timestamp: int | None = None,
+        partition: int | None = None,
+        durability: Durability | None = None,
+    ) -> int: ...
+    def append_many(
+        self,
+        values: Values,
+        keys: Values | None = None,
+        *,
+        timestamps: Sequence[int] | object | None = None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+        durability: Durability | None = None,
+    ) -> dict[int, range]: ...
