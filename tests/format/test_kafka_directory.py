@@ -77,9 +77,7 @@ def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
 
 
 @pytest.mark.parametrize("fixture", FIXTURES)
-def test_topics_are_listed_without_internal_and_deleted_ones(
-    brokers: dict[str, Any], fixture: str
-) -> None:
+def test_topics_are_listed_without_internal_and_deleted_ones(brokers: dict[str, Any], fixture: str) -> None:
     expected = _expected(fixture)
     broker = brokers[fixture]
     assert broker.topics() == sorted({partition["topic"] for partition in expected})
@@ -90,25 +88,19 @@ def test_topics_are_listed_without_internal_and_deleted_ones(
 
 
 @pytest.mark.parametrize(("fixture", "expected"), PARTITIONS)
-def test_every_record_reads_back(
-    brokers: dict[str, Any], fixture: str, expected: dict[str, Any]
-) -> None:
+def test_every_record_reads_back(brokers: dict[str, Any], fixture: str, expected: dict[str, Any]) -> None:
     topic = brokers[fixture].topic(expected["topic"])
     log = topic.partition(expected["partition"])
     assert log.log_start_offset == expected["log_start_offset"]
     assert log.log_end_offset == expected["log_end_offset"]
 
     found = list(topic.read(partition=expected["partition"]))
-    assert [_fields(record) for record in found] == [
-        _record(record) for record in expected["records"]
-    ]
+    assert [_fields(record) for record in found] == [_record(record) for record in expected["records"]]
     assert {record.timestamp_type for record in found} <= {expected["timestamp_type"]}
 
 
 @pytest.mark.parametrize(("fixture", "expected"), PARTITIONS)
-def test_columns_hold_the_same(
-    brokers: dict[str, Any], fixture: str, expected: dict[str, Any]
-) -> None:
+def test_columns_hold_the_same(brokers: dict[str, Any], fixture: str, expected: dict[str, Any]) -> None:
     offsets: list[int] = []
     timestamps: list[int] = []
     keys: list[bytes | None] = []
@@ -120,23 +112,17 @@ def test_columns_hold_the_same(
         keys += batch.keys()
         values += batch.values()
     records = [_record(record) for record in expected["records"]]
-    assert list(zip(offsets, timestamps, keys, values, strict=True)) == [
-        record[:4] for record in records
-    ]
+    assert list(zip(offsets, timestamps, keys, values, strict=True)) == [record[:4] for record in records]
 
 
 @pytest.mark.parametrize(("fixture", "expected"), PARTITIONS)
-def test_reading_starts_at_any_offset(
-    brokers: dict[str, Any], fixture: str, expected: dict[str, Any]
-) -> None:
+def test_reading_starts_at_any_offset(brokers: dict[str, Any], fixture: str, expected: dict[str, Any]) -> None:
     topic = brokers[fixture].topic(expected["topic"])
     records = [_record(record) for record in expected["records"]]
     for start in range(expected["log_start_offset"], expected["log_end_offset"] + 1):
         stop = min(start + 3, expected["log_end_offset"])
         found = topic.read(start, stop=stop, partition=expected["partition"])
-        assert [_fields(record) for record in found] == [
-            record for record in records if start <= record[0] < stop
-        ]
+        assert [_fields(record) for record in found] == [record for record in records if start <= record[0] < stop]
 
 
 @pytest.mark.parametrize(("fixture", "expected"), PARTITIONS)
@@ -184,6 +170,4 @@ def test_the_fixtures_hold_what_their_readme_promises() -> None:
         assert list(data.glob("dropped-0.*-delete"))
         assert (data / ".kafka_cleanshutdown").exists() == (fixture == "kafka_broker_dir")
     killed = DATA / "kafka_broker_dir_killed" / "data"
-    assert any(
-        path.stat().st_size and not any(path.read_bytes()) for path in killed.rglob("*.index")
-    )
+    assert any(path.stat().st_size and not any(path.read_bytes()) for path in killed.rglob("*.index"))

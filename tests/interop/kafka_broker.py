@@ -58,9 +58,7 @@ class KafkaBroker:
         The log directory: the broker's only one, so its metadata log lives there too.
     """
 
-    def __init__(
-        self, work_dir: Path, data_dir: Path, settings: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, work_dir: Path, data_dir: Path, settings: Mapping[str, str] | None = None) -> None:
         self.data_dir = data_dir
         self._properties = work_dir / "server.properties"
         self._log = work_dir / "broker.log"
@@ -85,8 +83,7 @@ class KafkaBroker:
                 f"{key}={value}\n"
                 for key, value in {
                     **self._settings,
-                    "listeners": f"PLAINTEXT://{self.bootstrap},"
-                    f"CONTROLLER://127.0.0.1:{controller_port}",
+                    "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller_port}",
                     "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
                     "log.dirs": str(self.data_dir),
                 }.items()

@@ -53,13 +53,9 @@ def check_tools() -> None:
     match = re.search(r'version "(\d+)', shown)
     if match is None or int(match[1]) < MINIMUM_JAVA:
         said = shown.splitlines()[0] if shown else "nothing"
-        raise KafkaUnavailable(
-            f"Kafka needs Java {MINIMUM_JAVA} or newer; java -version says {said}"
-        )
+        raise KafkaUnavailable(f"Kafka needs Java {MINIMUM_JAVA} or newer; java -version says {said}")
     if not _jar_folder().is_dir() and shutil.which("mvn") is None:
-        raise KafkaUnavailable(
-            "mvn is not on the PATH: install Maven (it fetches Kafka's jars once)"
-        )
+        raise KafkaUnavailable("mvn is not on the PATH: install Maven (it fetches Kafka's jars once)")
 
 
 def classpath() -> str:
@@ -130,18 +126,14 @@ def _fetch_jars(folder: Path) -> None:
     except subprocess.TimeoutExpired:
         raise FetchFailed(f"Maven did not fetch the jars within {FETCH_TIMEOUT_S} s") from None
     if done.returncode != 0:
-        raise FetchFailed(
-            f"Maven failed ({done.returncode}): {(done.stdout + done.stderr)[-1500:]}"
-        )
+        raise FetchFailed(f"Maven failed ({done.returncode}): {(done.stdout + done.stderr)[-1500:]}")
     if not list(folder.glob("kafka-tools-*.jar")):
         raise FetchFailed("Maven reported success but copied no kafka-tools jar")
 
 
 def _compile(folder: Path, jars: Path) -> None:
     command = ["javac", "-nowarn", "-encoding", "UTF-8", "-d", str(folder), "-cp", f"{jars}/*"]
-    done = subprocess.run(
-        [*command, *map(str, JAVA_SOURCES)], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([*command, *map(str, JAVA_SOURCES)], capture_output=True, text=True, timeout=120)
     if done.returncode != 0:
         raise FetchFailed(f"javac failed: {done.stderr[-1500:]}")
 

@@ -103,9 +103,7 @@ def dump(paths: list[Path], *options: str) -> Dump:
         *("--key-decoder-class", "HexDecoder", "--value-decoder-class", "HexDecoder"),
         *("--files", ",".join(map(str, paths))),
     )
-    done = subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", timeout=TIMEOUT_S
-    )
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=TIMEOUT_S)
     assert done.returncode == 0, f"DumpLogSegments failed: {done.stderr[:3000]}"
     return Dump(parse_dump(done.stdout), real_complaints(done.stderr))
 
@@ -156,18 +154,14 @@ def real_complaints(errors: str) -> list[str]:
 def read_records(paths: list[Path]) -> dict[Path, list[dict]]:
     """Read segment files with Kafka's record classes: every field of every record."""
     command = kafka_jars.java_command("ReadRecords", *map(str, paths))
-    done = subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", timeout=TIMEOUT_S
-    )
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=TIMEOUT_S)
     assert done.returncode == 0, f"ReadRecords failed: {done.stderr[:3000]}"
     found: dict[Path, list[dict]] = {path: [] for path in paths}
     for line in done.stdout.splitlines():
         record = json.loads(line)
         record["key"] = _unhex(record["key"])
         record["value"] = _unhex(record["value"])
-        record["headers"] = [
-            (bytes.fromhex(key).decode(), _unhex(value)) for key, value in record["headers"]
-        ]
+        record["headers"] = [(bytes.fromhex(key).decode(), _unhex(value)) for key, value in record["headers"]]
         found[Path(record.pop("path"))].append(record)
     return found
 

@@ -55,16 +55,13 @@ def write_topics(path: Path) -> dict[str, Written]:
             topic = broker.create_topic(each.topic, config=config)
             _write_mixed(topic, each, random.Random(f"{SEED}-{codec}"))
 
-        each = written["append-time"] = Written(
-            "append-time", config={"message.timestamp.type": "LogAppendTime"}
-        )
+        each = written["append-time"] = Written("append-time", config={"message.timestamp.type": "LogAppendTime"})
         topic = broker.create_topic(each.topic, config=each.config)
         _write_mixed(topic, each, random.Random(f"{SEED}-append-time"))
         # The clock is the log's, so these timestamps are known only from it.
         stamped = {record.offset: record.timestamp for record in topic.read()}
         each.records = [
-            Record(old.offset, stamped[old.offset], old.key, old.value, old.headers)
-            for old in each.records
+            Record(old.offset, stamped[old.offset], old.key, old.value, old.headers) for old in each.records
         ]
 
         each = written["tombstones"] = Written("tombstones", config={"cleanup.policy": "compact"})
@@ -90,9 +87,7 @@ def _write_mixed(topic: Any, written: Written, chance: random.Random) -> None:
                 timestamp=single.timestamp,
                 partition=0,
             )
-            written.records.append(
-                Record(offset, single.timestamp, single.key, single.value, headers)
-            )
+            written.records.append(Record(offset, single.timestamp, single.key, single.value, headers))
         batch = [_made_up(chance) for _ in range(chance.randrange(2, 25))]
         shared = (("turn", b"%d" % turn),) if turn % 3 == 0 else ()
         offsets = topic.append_many(

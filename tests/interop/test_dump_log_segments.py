@@ -38,12 +38,7 @@ def _files(data: Path, *suffixes: str) -> list[Path]:
 
 
 def _records(dump: kafka_reads.Dump, folder: Path) -> list[kafka_reads.DumpedRecord]:
-    return [
-        record
-        for path, dumped in sorted(dump.files.items())
-        if path.parent == folder
-        for record in dumped.records
-    ]
+    return [record for path, dumped in sorted(dump.files.items()) if path.parent == folder for record in dumped.records]
 
 
 def test_the_tool_finds_nothing_to_complain_about(logs: kafka_reads.Dump) -> None:
@@ -67,9 +62,7 @@ def test_batches_fill_each_segment_without_a_gap(logs: kafka_reads.Dump, data: P
             assert position == path.stat().st_size
 
 
-def test_every_record_is_the_one_written(
-    logs: kafka_reads.Dump, data: Path, written: dict[str, Written]
-) -> None:
+def test_every_record_is_the_one_written(logs: kafka_reads.Dump, data: Path, written: dict[str, Written]) -> None:
     for each in written.values():
         found = [
             (record.offset, record.timestamp, record.key, record.value, record.header_keys)
@@ -130,9 +123,7 @@ def test_indexes_verify(data: Path, written: dict[str, Written]) -> None:
     assert verified.complaints == []
 
 
-def test_indexes_pass_the_check_a_starting_broker_makes(
-    data: Path, written: dict[str, Written]
-) -> None:
+def test_indexes_pass_the_check_a_starting_broker_makes(data: Path, written: dict[str, Written]) -> None:
     paths = _files(data, "index", "timeindex")
     checked = kafka_reads.dump(paths, "--index-sanity-check")
     assert checked.complaints == []
@@ -203,9 +194,7 @@ def _flip(path: Path, position: int, mask: int) -> None:
         pytest.param("timeindex", lambda path: _flip(path, 71, 1), id="time index, an offset"),
     ],
 )
-def test_damaged_indexes_are_complained_about(
-    tmp_path: Path, suffix: str, damage: Callable[[Path], None]
-) -> None:
+def test_damaged_indexes_are_complained_about(tmp_path: Path, suffix: str, damage: Callable[[Path], None]) -> None:
     folder = tmp_path / "topic-a-0"
     folder.mkdir()
     for each in ("log", "index", "timeindex"):

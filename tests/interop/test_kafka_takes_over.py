@@ -58,10 +58,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> TakenOver:
             shutil.copyfile(path, folder / path.name)
     shutil.copyfile(GOLDEN / "leader-epoch-checkpoint", folder / "leader-epoch-checkpoint")
     (decoded,) = read_records(sorted(folder.glob("*.log"))).values()
-    records = [
-        Record(r["offset"], r["timestamp"], r["key"], r["value"], tuple(r["headers"]))
-        for r in decoded
-    ]
+    records = [Record(r["offset"], r["timestamp"], r["key"], r["value"], tuple(r["headers"])) for r in decoded]
     return _take_over(source.parent, source, {"topic-a": records}, {"topic-a": {}})
 
 
@@ -74,10 +71,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> TakenOver:
         work,
         work / "source",
         {topic: each.records for topic, each in written.items()},
-        {
-            topic: {key: each.config[key] for key in HANDED_ON if key in each.config}
-            for topic, each in written.items()
-        },
+        {topic: {key: each.config[key] for key in HANDED_ON if key in each.config} for topic, each in written.items()},
     )
 
 
@@ -118,8 +112,7 @@ def test_logstore_reads_on_what_the_broker_left(ours: TakenOver) -> None:
     with logstore.open(ours.data_dir, read_only=True) as broker:
         for topic, records in ours.written.items():
             found = [
-                Record(r.offset, r.timestamp, r.key, r.value, tuple(r.headers))
-                for r in broker.topic(topic).read()
+                Record(r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in broker.topic(topic).read()
             ]
             assert found == [*records, ours.appended_by_kafka[topic]], topic
 
@@ -132,12 +125,11 @@ def _take_over(
 ) -> TakenOver:
     data_dir = work / "kafka"
     data_dir.mkdir()
-    broker = KafkaBroker(work, data_dir)
+    # Once the broker has appended, our segment is a sealed one, and a cleaner would compact it.
+    broker = KafkaBroker(work, data_dir, {"log.cleaner.enable": "false"})
     with broker:
         admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
-        admin.create_topics(
-            [NewTopic(topic, 1, 1, topic_configs=config) for topic, config in configs.items()]
-        )
+        admin.create_topics([NewTopic(topic, 1, 1, topic_configs=config) for topic, config in configs.items()])
         admin.close()
     for topic in written:
         _replace_partition(source / f"{topic}-0", data_dir / f"{topic}-0")
@@ -182,9 +174,7 @@ def _replace_partition(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def _contents(
-    data_dir: Path, topics: Mapping[str, object], suffixes: tuple[str, ...]
-) -> dict[str, bytes]:
+def _contents(data_dir: Path, topics: Mapping[str, object], suffixes: tuple[str, ...]) -> dict[str, bytes]:
     return {
         str(path.relative_to(data_dir)): path.read_bytes()
         for topic in topics
@@ -205,9 +195,7 @@ def _consume(bootstrap: str, topics: Mapping[str, object]) -> dict[str, list[Rec
         polled = consumer.poll(timeout_ms=TIMEOUT_MS)
         assert polled, f"nothing came for {TIMEOUT_MS} ms; positions short of {ends}"
         for where, records in polled.items():
-            found[where.topic] += [
-                Record(r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in records
-            ]
+            found[where.topic] += [Record(r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in records]
     consumer.close()
     return found
 
@@ -215,14 +203,10 @@ def _consume(bootstrap: str, topics: Mapping[str, object]) -> dict[str, list[Rec
 def _append_one_each(bootstrap: str, topics: Mapping[str, object]) -> dict[str, Record]:
     producer = KafkaProducer(bootstrap_servers=bootstrap)
     futures = {
-        topic: producer.send(
-            topic, key=b"from", value=b"Kafka", headers=[("by", b"broker")], partition=0
-        )
+        topic: producer.send(topic, key=b"from", value=b"Kafka", headers=[("by", b"broker")], partition=0)
         for topic in topics
     }
-    acknowledged = {
-        topic: future.get(timeout=TIMEOUT_MS / 1000) for topic, future in futures.items()
-    }
+    acknowledged = {topic: future.get(timeout=TIMEOUT_MS / 1000) for topic, future in futures.items()}
     producer.close()
     return {
         topic: Record(each.offset, each.timestamp, b"from", b"Kafka", (("by", b"broker"),))

@@ -85,9 +85,7 @@ class Writer:
             **{"batch_size": 1500, "linger_ms": 20, **settings},
         )
 
-    def send(
-        self, producer: KafkaProducer, topic: str, partition: int, records: list[Sent]
-    ) -> list[int]:
+    def send(self, producer: KafkaProducer, topic: str, partition: int, records: list[Sent]) -> list[int]:
         futures = [
             producer.send(
                 topic,
@@ -103,9 +101,7 @@ class Writer:
         offsets = []
         for record, future in zip(records, futures, strict=True):
             acknowledged = future.get(timeout=WAIT_S)
-            kept[acknowledged.offset] = Sent(
-                acknowledged.timestamp, record.key, record.value, record.headers
-            )
+            kept[acknowledged.offset] = Sent(acknowledged.timestamp, record.key, record.value, record.headers)
             offsets.append(acknowledged.offset)
         return offsets
 
@@ -186,17 +182,13 @@ def fill_transactions(writer: Writer) -> None:
         else:
             producer.abort_transaction()
         # The coordinator answers before the marker is in the log; the marker takes one offset.
-        wait_until(
-            lambda last=last: end_offset(writer.bootstrap, "transactions") == last + 2, "a marker"
-        )
+        wait_until(lambda last=last: end_offset(writer.bootstrap, "transactions") == last + 2, "a marker")
     producer.close()
 
 
 def commit_group_offsets(bootstrap: str) -> None:
     """Commit an offset, so that there is a __consumer_offsets partition."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap, group_id="fixture-group", enable_auto_commit=False
-    )
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id="fixture-group", enable_auto_commit=False)
     partition = TopicPartition("codecs", 0)
     consumer.assign([partition])
     consumer.commit({partition: OffsetAndMetadata(10, "", -1)})
@@ -262,10 +254,7 @@ def describe(
     topic_ids: dict[str, str],
 ) -> dict[str, Any]:
     """Build expected.json: what Kafka's classes read in the copy, checked against what was sent."""
-    segments = {
-        where: sorted((copy / f"{where.topic}-{where.partition}").glob("*.log"))
-        for where in answers
-    }
+    segments = {where: sorted((copy / f"{where.topic}-{where.partition}").glob("*.log")) for where in answers}
     by_segment = read_records([path for paths in segments.values() for path in paths])
     described = []
     for where, answer in answers.items():
@@ -277,9 +266,7 @@ def describe(
                 "topic": where.topic,
                 "topic_id": topic_ids[where.topic],
                 "partition": where.partition,
-                "timestamp_type": TOPICS[where.topic][1].get(
-                    "message.timestamp.type", "CreateTime"
-                ),
+                "timestamp_type": TOPICS[where.topic][1].get("message.timestamp.type", "CreateTime"),
                 **answer,
                 "control_offsets": [record["offset"] for record in read if record["control"]],
                 "records": [
@@ -298,21 +285,15 @@ def describe(
         )
     return {
         "kafka_version": kafka_jars.kafka_version(),
-        "internal_topics": sorted(
-            path.name.rpartition("-")[0] for path in copy.glob("__*") if path.is_dir()
-        ),
+        "internal_topics": sorted(path.name.rpartition("-")[0] for path in copy.glob("__*") if path.is_dir()),
         "partitions": described,
     }
 
 
-def check_against_sent(
-    where: TopicPartition, records: list[dict[str, Any]], sent: dict[int, Sent]
-) -> None:
+def check_against_sent(where: TopicPartition, records: list[dict[str, Any]], sent: dict[int, Sent]) -> None:
     """Refuse to write an expectation that differs from what was sent."""
     read = {
-        record["offset"]: Sent(
-            record["timestamp"], record["key"], record["value"], tuple(record["headers"])
-        )
+        record["offset"]: Sent(record["timestamp"], record["key"], record["value"], tuple(record["headers"]))
         for record in records
     }
     if where.topic == "compacted":
@@ -369,10 +350,7 @@ def main() -> int:
         with KafkaBroker(Path(scratch), data_dir) as broker:
             admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
             admin.create_topics(
-                [
-                    NewTopic(name, count, 1, topic_configs=settings)
-                    for name, (count, settings) in TOPICS.items()
-                ]
+                [NewTopic(name, count, 1, topic_configs=settings) for name, (count, settings) in TOPICS.items()]
             )
             writer = Writer(broker.bootstrap)
             fill(writer, admin, data_dir)
