@@ -153,10 +153,12 @@ cdef class LogAppender(LogState):
         self.leader_epoch = leader_epoch
         self.roll_policy.created_ms = active.created_ms
 
-    def _switch_active(self, Segment active not None):
-        """Rolls: the lock is held by the append that asked for it, or by `_locked`."""
+    def _start_segment(self, tuple segments not None, Segment active not None):
+        """Rolls, in one step that no signal handler can come between. The lock is held by the append that asked for
+        it, or by `_locked`."""
         self.active = active
         self.roll_policy.created_ms = active.created_ms
+        self.segments = segments
 
     def _set_write_state(self, int state):
         self.write_state = state
@@ -481,7 +483,7 @@ cdef class LogAppender(LogState):
                     self._schedule_hand_over()
             except BaseException as error:
                 # Only records of this call may be dropped: those buffered before it were acknowledged.
-                if self.log_end_offset <= first:
+                if self.log_end_offset < first:
                     ls_batch_builder_rewind(&self.builder, mark)
                     self.next_offset = first
                 else:

@@ -115,14 +115,25 @@ class Broker:
             _logger().warning("%s Topics are taken from their directories, with default settings.", error)
             known = {}
         found, strange = find_topics(self.path)
-        if strange:
-            _logger().warning("%s: not partitions of a topic, left alone: %s", self.path, ", ".join(strange))
+        deletions = [name for name in strange if layout.is_deleted_directory(name)]
+        if left_alone := [name for name in strange if name not in deletions]:
+            _logger().warning("%s: not partitions of a topic, left alone: %s", self.path, ", ".join(left_alone))
         self._metadata = dict(known)
+        if not self.read_only:
+            for name in deletions:
+                _remove_tree(os.path.join(self.path, name))
+            for metadata in known.values():
+                if metadata.is_deleted:
+                    self._finish_deletion(metadata)
         for name, metadata in found.items():
+            if name in known and known[name].is_deleted:
+                continue
             if name not in known or known[name].partitions < metadata.partitions:
                 config = known[name].config if name in known else TopicConfig()
                 self._metadata[name] = TopicMetadata(name, metadata.topic_id, metadata.partitions, config)
         for metadata in self._metadata.values():
+            if metadata.is_deleted:
+                continue
             self._topics[metadata.name] = Topic(
                 metadata,
                 tuple(
@@ -234,20 +245,11 @@ class Broker:
                     raise InvalidRequestError(
                         f"topic {name!r} would collide with {other!r}: Kafka takes '.' and '_' for the same"
                     )
+            if name in self._metadata:
+                self._finish_deletion(self._metadata[name])
+            self._forget_offsets(name)
             metadata = TopicMetadata(name, new_topic_id(), partitions, checked)
-            logs: list[Log] = []
-            try:
-                for number in range(partitions):
-                    logs.append(self._open_log(metadata, number))
-                write_topics(self.path, {**self._metadata, name: metadata})
-            except BaseException:
-                for log in logs:
-                    with contextlib.suppress(LogstoreError):
-                        log.close()
-                for number in range(partitions):
-                    _remove_tree(self._log_path(name, number))
-                raise
-            self._metadata[name] = metadata
+            logs = self._add_partitions(metadata, 0)
             topic = self._topics[name] = Topic(metadata, tuple(logs))
             return topic
 
@@ -274,7 +276,9 @@ class Broker:
 
     def _look_for_new_topics(self) -> None:
         for name, metadata in {**find_topics(self.path)[0], **read_topics(self.path)}.items():
-            if name not in self._topics and os.path.isdir(self._log_path(name, metadata.partitions - 1)):
+            if name in self._topics or metadata.is_deleted:
+                continue
+            if os.path.isdir(self._log_path(name, metadata.partitions - 1)):
                 self._metadata[name] = metadata
                 self._topics[name] = Topic(
                     metadata, tuple(self._open_log(metadata, number) for number in range(metadata.partitions))
@@ -329,9 +333,7 @@ class Broker:
                     f"topic {name!r} has {old.partitions} partitions; their number can only rise, not become {count!r}"
                 )
             changed = TopicMetadata(name, old.topic_id, count, old.config.with_changes(config, **settings))
-            added = [self._open_log(changed, number) for number in range(old.partitions, count)]
-            write_topics(self.path, {**self._metadata, name: changed})
-            self._metadata[name] = changed
+            added = self._add_partitions(changed, old.partitions)
             for log in topic.logs:
                 log.reconfigure(changed.config)
             topic._take_over(changed, (*topic.logs, *added))
@@ -347,24 +349,64 @@ class Broker:
         with self._lock:
             self._check_writable()
             topic = self.topic(name)
-            remaining = {other: metadata for other, metadata in self._metadata.items() if other != name}
+            metadata = self._metadata[name]._replace(is_deleted=True)
+            # From here on the topic is gone, also after a crash: half of it must not come back.
+            write_topics(self.path, {**self._metadata, name: metadata})
+            self._metadata[name] = metadata
+            del self._topics[name]
             for log in topic.logs:
                 with contextlib.suppress(StorageFailureError):
                     log.close()
-            # Renamed first, as Kafka does: half a topic must not come back after a crash.
-            gone = []
-            with refusals(self.path, "delete a topic"):
-                for log in topic.logs:
-                    suffix = f"-{log.partition}.{os.urandom(16).hex()}-delete"
-                    target = os.path.join(self.path, name[: 255 - len(suffix)] + suffix)
-                    os.replace(log.path, target)
+            self._finish_deletion(metadata)
+
+    def _finish_deletion(self, metadata: TopicMetadata) -> None:
+        """Removes what is left of a topic whose deletion has begun. Can be repeated."""
+        gone = []
+        with refusals(self.path, "delete a topic"):
+            for number in range(metadata.partitions):
+                # Renamed first, as Kafka does: a directory is there as a whole or not at all.
+                suffix = f"-{number}.{os.urandom(16).hex()}-delete"
+                target = os.path.join(self.path, metadata.name[: 255 - len(suffix)] + suffix)
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(self._log_path(metadata.name, number), target)
                     gone.append(target)
-            sync_directory(self.path)
-            write_topics(self.path, remaining)
-            del self._topics[name]
-            self._metadata = remaining
-            for target in gone:
-                _remove_tree(target)
+        sync_directory(self.path)
+        self._forget_offsets(metadata.name)
+        remaining = {name: other for name, other in self._metadata.items() if name != metadata.name}
+        write_topics(self.path, remaining)
+        self._metadata = remaining
+        for target in gone:
+            _remove_tree(target)
+
+    def _forget_offsets(self, name: str) -> None:
+        """Takes a topic out of Kafka's offset checkpoints: another topic of that name starts anew."""
+        for file_name in (layout.RECOVERY_POINT_FILE, layout.LOG_START_FILE):
+            path = os.path.join(self.path, file_name)
+            offsets = read_offsets(path)
+            kept = {place: offset for place, offset in offsets.items() if place[0] != name}
+            if kept != offsets:
+                write_offsets(path, kept)
+
+    def _add_partitions(self, metadata: TopicMetadata, first: int) -> list[Log]:
+        """Makes the partitions of a topic from a number on. The metadata go first: what a crash leaves undone of the
+        rest, opening does."""
+        before = self._metadata
+        write_topics(self.path, {**before, metadata.name: metadata})
+        logs: list[Log] = []
+        try:
+            for number in range(first, metadata.partitions):
+                logs.append(self._open_log(metadata, number))
+        except BaseException:
+            for log in logs:
+                with contextlib.suppress(LogstoreError):
+                    log.close()
+            for number in range(first, metadata.partitions):
+                _remove_tree(self._log_path(metadata.name, number))
+            with contextlib.suppress(StorageFailureError):
+                write_topics(self.path, before)
+            raise
+        self._metadata = {**before, metadata.name: metadata}
+        return logs
 
     # ---- all of it ----------------------------------------------------------------------------------
 

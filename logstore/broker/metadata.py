@@ -21,12 +21,13 @@ VERSION = 1
 
 
 class TopicMetadata(NamedTuple):
-    """A topic's name, id, number of partitions and settings."""
+    """A topic's name, id, number of partitions and settings; and whether its deletion has begun."""
 
     name: str
     topic_id: str
     partitions: int
     config: TopicConfig = TopicConfig()
+    is_deleted: bool = False
 
 
 def write_topics(directory: str, topics: dict[str, TopicMetadata]) -> None:
@@ -36,6 +37,7 @@ def write_topics(directory: str, topics: dict[str, TopicMetadata]) -> None:
     body = json.dumps(
         {
             name: {"id": topic.topic_id, "partitions": topic.partitions, "config": topic.config.overrides()}
+            | ({"deleted": True} if topic.is_deleted else {})
             for name, topic in sorted(topics.items())
         },
         indent=1,
@@ -69,7 +71,9 @@ def read_topics(directory: str) -> dict[str, TopicMetadata]:
     if crc != words[2]:
         raise CorruptDataError(path, len(head) + 1, "CRC mismatch", words[2], crc)
     return {
-        name: TopicMetadata(name, entry["id"], entry["partitions"], TopicConfig(entry["config"]))
+        name: TopicMetadata(
+            name, entry["id"], entry["partitions"], TopicConfig(entry["config"]), bool(entry.get("deleted"))
+        )
         for name, entry in json.loads(body).items()
     }
 

@@ -53,8 +53,9 @@ def refusals(path: str, operation: str) -> Iterator[None]:
 
 def sync_directory(path: str) -> None:
     """fsync of a directory: makes the names in it durable."""
-    with refusals(path, "fsync of the directory"):
+    with refusals(path, "open the directory"):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0))
+    with refusals(path, "fsync of the directory"):
         try:
             os.fsync(descriptor)
         finally:

@@ -19,7 +19,8 @@ class FlushScheduler:
     """Runs callables at a time from now. Thread-safe; the thread starts with the first one."""
 
     def __init__(self) -> None:
-        self._wake = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
@@ -28,7 +29,7 @@ class FlushScheduler:
     def schedule(self, delay_ms: float, step: Callable[[], None]) -> None:
         """Has ``step()`` called once, ``delay_ms`` from now. After `close` it is never called."""
         deadline = time.monotonic() + delay_ms / 1000
-        with self._wake:
+        with self._lock:  # not the Condition: a signal handler that raises in it would leave it locked
             if self._closed:
                 return
             heapq.heappush(self._due, (deadline, next(self._order), step))
@@ -74,4 +75,5 @@ class FlushScheduler:
         self._closed = True
         self._thread = None
         self._due = []
-        self._wake = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)

@@ -18,6 +18,7 @@ __all__ = [
     "PARTITION_METADATA_FILE",
     "RECOVERY_POINT_FILE",
     "check_topic_name",
+    "is_deleted_directory",
     "partition_directory_name",
     "segment_file_name",
     "segment_offset",
@@ -41,6 +42,7 @@ INTERNAL_TOPICS = frozenset(
 
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _LOG_FILE = re.compile(r"(\d{20})\.log")
+_DELETED = re.compile(r"\S+-\d+\.[0-9a-f]{32}-delete")
 _VARIANT = re.compile(r"(\S+)-(\S+)\.(\S+)-(delete|future|stray)")
 
 
@@ -73,6 +75,11 @@ def split_partition_directory_name(name: str) -> tuple[str, int] | None:
     if _VARIANT.fullmatch(name) or not _TOPIC_NAME.fullmatch(topic) or str(int(number)) != number:
         return None
     return topic, int(number)
+
+
+def is_deleted_directory(name: str) -> bool:
+    """Whether a directory is a partition whose deletion has begun: ``orders-2.<32 hex digits>-delete``."""
+    return _DELETED.fullmatch(name) is not None
 
 
 def segment_file_name(base_offset: int, suffix: str = ".log") -> str:

@@ -40,13 +40,14 @@ from logstore.storage.positions import Position, resolve_position
 from logstore.storage.recovery import (
     OpenedLog,
     SegmentSettings,
+    interrupted_truncation,
     list_segments,
     open_segments,
     remove_segment_files,
     write_indexes,
 )
 from logstore.storage.text_checkpoints import new_topic_id, read_topic_id, write_topic_id
-from logstore.storage.truncation import truncate_segments
+from logstore.storage.truncation import before_truncation, truncate_segments
 from logstore.storage.waiting import Waiter, watch_directories
 
 __all__ = ["Log", "OffsetAndTimestamp"]
@@ -127,8 +128,9 @@ class Log(LogAppender):
         self.damage: CorruptDataError | None = None
         self._durability = durability
         self._clock = clock
-        self._flush_turn = threading.Condition(threading.Lock())
-        self._flushing = False
+        # Held over each fdatasync: those who wait for it find their records flushed when they get it. A plain lock,
+        # since a signal handler may raise anywhere in a Condition.
+        self._flush_lock = threading.Lock()
         self._new_names = False
         self._failure: StorageFailureError | None = None
         self._own_lock: DirectoryLock | None = None
@@ -168,6 +170,10 @@ class Log(LogAppender):
         with refusals(self.path, "list"):
             if self.read_only and not os.path.isdir(self.path):
                 raise FileNotFoundError(2, "no such log")
+        if writable and checkpoint is not None and (cut := interrupted_truncation(self.path)) is not None:
+            # Before the files are cut: what they hold then must not look like a loss.
+            checkpoint = before_truncation(checkpoint, self.path, *cut)
+            self._checkpoint_file.write(checkpoint, sync=True)
         opened = open_segments(self.path, checkpoint, self._segment_settings(), writable=writable)
         self.damage = opened.damage
         self.recovery_report = opened.report
@@ -289,8 +295,7 @@ class Log(LogAppender):
         old.seal(base_offset)
         with contextlib.suppress(StorageFailureError):
             write_indexes(old, final=True)
-        self._publish(segments=(*self.segments, new))
-        self._switch_active(new)
+        self._start_segment((*self.segments, new), new)
         if self.config["segment.jitter.ms"]:
             self._scheduler.schedule(0, self._apply_config)
         self._scheduler.schedule(0, self._flush_in_background)
@@ -363,27 +368,18 @@ class Log(LogAppender):
 
     def _flush_until(self, offset: int) -> None:
         """Returns once all records below the offset are on disk. Callers that wait share one fdatasync."""
-        with self._flush_turn:
-            while True:
-                if self.flushed_offset >= offset:
-                    return
-                if self._failure is not None or not self.is_open:
-                    self._raise_not_flushed()
-                if not self._flushing:
-                    self._flushing = True
-                    break
-                self._flush_turn.wait()
-        try:
+        with self._flush_lock:
+            if self.flushed_offset >= offset:
+                return
+            if self._failure is not None or not self.is_open:
+                self._raise_not_flushed()
             self._sync()
-        except StorageFailureError as error:
-            self._failure = error
-            self._set_write_state(log_appender.STATE_FAILED)
-            self._note_failure()
-            raise
-        finally:
-            with self._flush_turn:
-                self._flushing = False
-                self._flush_turn.notify_all()
+
+    def _fail(self, error: StorageFailureError) -> None:
+        """Unknown what reached the disk, and a retry would prove nothing: the log takes no more."""
+        self._failure = error
+        self._set_write_state(log_appender.STATE_FAILED)
+        self._note_failure()
 
     def _raise_not_flushed(self) -> None:
         raise self._not_writable() if self._failure is not None else StorageFailureError(
@@ -391,26 +387,40 @@ class Log(LogAppender):
         )
 
     def _sync(self) -> None:
-        """One fdatasync for all that is in the log now (log-format, 4.3)."""
+        """One fdatasync for all that is in the log now (log-format, 4.3). The flush lock is held."""
         # Size before end offset before segments: each covers what was read before it.
         active = self.segments[-1]
         position = active.size_bytes
         end_offset = self.log_end_offset
         segments = self.segments
-        flushed = self.flushed_offset
-        for segment, following in zip(segments, segments[1:], strict=False):
-            if following.base_offset > flushed:
-                segment.sync()
-        segments[-1].sync()
-        if self._new_names:
-            self._new_names = False
-            sync_directory(self.path)
+        try:
+            self._sync_segments(segments)
+        except StorageFailureError as error:
+            # Too many open files, say, is no failed fsync: the names are synced when they can be.
+            if error.operation != "open the directory":
+                self._fail(error)
+            raise
         self._set_flushed_offset(end_offset)
         saved = self._checkpoint
         if active.base_offset != saved.segment_base_offset or position - saved.position >= CHECKPOINT_INTERVAL_BYTES:
             with contextlib.suppress(StorageFailureError):  # a hint: without it the next open reads more
                 write_indexes(active)
                 self._save_checkpoint(self._state_at(active.base_offset, position, end_offset))
+
+    def _sync_segments(self, segments: tuple[Segment, ...]) -> None:
+        flushed = self.flushed_offset
+        for segment, following in zip(segments, segments[1:], strict=False):
+            if following.base_offset > flushed:
+                segment.sync()
+        segments[-1].sync()
+        if self._new_names:
+            # First taken back, since a roll may set it again meanwhile.
+            self._new_names = False
+            try:
+                sync_directory(self.path)
+            except BaseException:
+                self._new_names = True
+                raise
 
     def _state_at(self, base_offset: int, position: int, end_offset: int) -> Checkpoint:
         return Checkpoint(
@@ -677,7 +687,7 @@ class Log(LogAppender):
         """
         if not self.read_only or not self.is_open:
             return False
-        with self._flush_turn:
+        with self._flush_lock:
             return self._refresh()
 
     def _refresh(self) -> bool:
@@ -732,7 +742,7 @@ class Log(LogAppender):
         InvalidRequestError
             Negative.
         StorageFailureError
-            The log is closed for writing; opening it again finishes or undoes the truncation.
+            Nothing has changed; or, where the log was closed for writing, opening it again finishes the truncation.
 
         Notes
         -----
@@ -743,7 +753,7 @@ class Log(LogAppender):
             raise InvalidRequestError(f"an offset is 0 or more, not {offset}")
         if not self.is_writable:
             raise self._not_writable()
-        with self._no_flush():
+        with self._flush_lock:
             self._locked(self._truncate, offset)
 
     def _truncate(self, offset: int) -> None:
@@ -754,8 +764,8 @@ class Log(LogAppender):
         try:
             opened, checkpoint = truncate_segments(self, offset, self._checkpoint, self._segment_settings())
         except StorageFailureError as error:
-            self._failure = error
-            self._set_write_state(log_appender.STATE_FAILED)
+            if error.operation == "sync" or interrupted_truncation(self.path) is not None:
+                self._fail(error)
             raise
         if opened.damage is not None:
             self.damage = opened.damage
@@ -773,6 +783,8 @@ class Log(LogAppender):
             contiguous=checkpoint.is_contiguous,
         )
         self._activate(opened.segments[-1], offset, min(self.flushed_offset, offset), max(self._epochs.latest, 0), False)
+        with contextlib.suppress(StorageFailureError):  # what stays is checked when used, and only costs time
+            write_indexes(opened.segments[-1], final=True)
         self._new_names = True
         self._sync()
 
@@ -796,7 +808,7 @@ class Log(LogAppender):
         """
         if not self.is_writable:
             raise self._not_writable()
-        with self._no_flush():
+        with self._flush_lock:
             self._locked(self._advance_start, offset)
 
     def _advance_start(self, offset: int) -> None:
@@ -826,20 +838,6 @@ class Log(LogAppender):
         if gone:
             sync_directory(self.path)
 
-    @contextlib.contextmanager
-    def _no_flush(self) -> Any:
-        """Keeps flushes out while segments are taken away."""
-        with self._flush_turn:
-            while self._flushing:
-                self._flush_turn.wait()
-            self._flushing = True
-        try:
-            yield
-        finally:
-            with self._flush_turn:
-                self._flushing = False
-                self._flush_turn.notify_all()
-
     # ---- the end ------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -860,15 +858,13 @@ class Log(LogAppender):
         finally:
             self._set_write_state(log_appender.STATE_CLOSED)
             self._publish(is_open=False)
-            with self._flush_turn:
-                self._flush_turn.notify_all()
             self._let_go()
             _open_logs.discard(self)
 
     def _close_in_good_order(self) -> None:
         self._locked(_nothing)
         self._flush_until(self.log_end_offset)
-        with self._no_flush():
+        with self._flush_lock:
             self._locked(self._write_final_state)
 
     def _write_final_state(self) -> None:
@@ -879,9 +875,7 @@ class Log(LogAppender):
         if self._is_clean and state == self._checkpoint:
             return
         if self._new_names:
-            self._new_names = False
-            active.sync()
-            sync_directory(self.path)
+            self._sync()
         active.seal(INT64_MAX)
         write_indexes(active, final=True)
         self._save_checkpoint(state, sync=True)
@@ -908,8 +902,7 @@ class Log(LogAppender):
     def _forked(self) -> None:
         """In a forked child: the files belong to the parent."""
         self._set_write_state(log_appender.STATE_FORKED)
-        self._flush_turn = threading.Condition(threading.Lock())
-        self._flushing = False
+        self._flush_lock = threading.Lock()
         self._publish(is_open=False)
         if self._own_scheduler is not None:
             self._own_scheduler.forget()

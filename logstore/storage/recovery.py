@@ -17,10 +17,11 @@ from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint
 from logstore.storage.files import refusals, replace_file, sync_directory, write_at
 
-__all__ = ["OpenedLog", "SegmentSettings", "list_segments", "open_segments", "write_indexes"]
+__all__ = ["OpenedLog", "SegmentSettings", "interrupted_truncation", "list_segments", "open_segments", "write_indexes"]
 
 TRUNCATE_SUFFIX = ".truncate"
 INDEX_SUFFIXES = (".index", ".timeindex", ".txnindex")
+_LEFTOVERS = (".deleted", TRUNCATE_SUFFIX + ".tmp", ".torn.tmp")
 _TEMPORARY = frozenset({layout.LEADER_EPOCH_FILE + ".tmp", layout.PARTITION_METADATA_FILE + ".tmp"})
 
 
@@ -272,7 +273,7 @@ def _finish_interrupted(directory: str) -> None:
     """
     with refusals(directory, "list"):
         names = sorted(os.listdir(directory))
-    removed: list[str] = [name for name in names if name.endswith(".deleted") or name in _TEMPORARY]
+    removed: list[str] = [name for name in names if name.endswith(_LEFTOVERS) or name in _TEMPORARY]
     cleaned = [name for name in names if name.endswith(".cleaned")]
     swaps = [name for name in names if name.endswith(".swap")]
     least_cleaned = min((_number(name) for name in cleaned), default=None)
@@ -296,7 +297,7 @@ def _finish_interrupted(directory: str) -> None:
         for name in swaps:
             os.replace(os.path.join(directory, name), os.path.join(directory, name.removesuffix(".swap")))
     for name in names:
-        if name.endswith(".log" + TRUNCATE_SUFFIX):
+        if _is_truncation(name):
             finish_truncation(directory, name)
     for name in names:
         stem, suffix = os.path.splitext(name)
@@ -307,16 +308,36 @@ def _finish_interrupted(directory: str) -> None:
         sync_directory(directory)
 
 
-def finish_truncation(directory: str, name: str) -> None:
-    """Carries a truncation into the middle of a batch through: ``<base>.log.truncate`` holds what is left of that
-    batch and is whole, so the log is cut at its base offset and the file takes its place.
+def interrupted_truncation(directory: str) -> tuple[int, bool] | None:
+    """The base offset of a truncation that a crash interrupted, and whether any record of the batch there stays."""
+    with refusals(directory, "list"):
+        for name in os.listdir(directory):
+            if _is_truncation(name):
+                return _number(name), os.path.getsize(os.path.join(directory, name)) > 0
+    return None
 
-    Every step can be repeated.
+
+def finish_truncation(directory: str, name: str) -> None:
+    """Carries a truncation through: ``<base>.log.truncate`` holds what is left of the batch at its base offset, whole,
+    or nothing; the log is cut there, and the file takes its place.
+
+    Every step can be repeated. Names go durably before the next step relies on it: one that came back would leave a
+    gap.
     """
     base = _number(name)
-    floor = max((known for known in list_segments(directory) if known < base), default=None)
-    for later in [known for known in list_segments(directory) if known > base]:
+    marker = os.path.join(directory, name)
+    with refusals(marker, "read"):
+        is_empty = os.path.getsize(marker) == 0
+    bases = list_segments(directory)
+    floor = max((known for known in bases if known < base), default=None)
+    removed = [known for known in bases if known > base or (is_empty and known == base)]
+    for later in reversed(removed):
         remove_segment_files(directory, later)
+    with refusals(directory, "unlink"):
+        for suffix in INDEX_SUFFIXES:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory, layout.segment_file_name(base, suffix)))
+    sync_directory(directory)
     if floor is not None:
         path = os.path.join(directory, layout.segment_file_name(floor))
         position = _position_of(path, base)
@@ -327,13 +348,11 @@ def finish_truncation(directory: str, name: str) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-    for suffix in INDEX_SUFFIXES:
-        for number in {base, base if floor is None else floor}:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(directory, layout.segment_file_name(number, suffix)))
-    final = os.path.join(directory, name.removesuffix(TRUNCATE_SUFFIX))
-    with refusals(final, "rename"):
-        os.replace(os.path.join(directory, name), final)
+    with refusals(marker, "rename"):
+        if is_empty:
+            os.unlink(marker)
+        else:
+            os.replace(marker, marker.removesuffix(TRUNCATE_SUFFIX))
     sync_directory(directory)
 
 
@@ -349,6 +368,10 @@ def remove_segment_files(directory: str, base_offset: int) -> None:
         for path in renamed:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+
+
+def _is_truncation(name: str) -> bool:
+    return name.endswith(TRUNCATE_SUFFIX) and layout.segment_offset(name.removesuffix(TRUNCATE_SUFFIX)) is not None
 
 
 def _number(name: str) -> int:

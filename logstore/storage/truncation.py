@@ -9,20 +9,20 @@ from logstore._native.log_cursor import LogCursor
 from logstore._native.record_batch import RecordBatch, RecordBatchBuilder
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint
-from logstore.storage.files import refusals, replace_file, sync_directory
+from logstore.storage.files import replace_file
 from logstore.storage.recovery import (
     TRUNCATE_SUFFIX,
     OpenedLog,
     SegmentSettings,
     finish_truncation,
+    list_segments,
     open_segments,
-    remove_segment_files,
 )
 
 if TYPE_CHECKING:
     from logstore.storage.log import Log
 
-__all__ = ["truncate_segments"]
+__all__ = ["before_truncation", "truncate_segments"]
 
 
 def truncate_segments(
@@ -30,9 +30,9 @@ def truncate_segments(
 ) -> tuple[OpenedLog, Checkpoint]:
     """Truncates the files of a log to an offset below its end. The log's lock is held, no flush is under way.
 
-    Steps: where the offset lies inside a batch, what is left of that batch goes to ``<base>.log.truncate``, whole and on
-    disk; then the checkpoint is lowered; then readers are told; then files are cut and removed. From the first
-    step on recovery carries the truncation through; before it, nothing has happened.
+    Steps: what is left of the batch that the offset lies in, or nothing, goes to ``<base>.log.truncate``, on disk; then
+    the checkpoint is lowered; then readers are told; then files are cut and removed. From the first step on recovery
+    carries the truncation through; before it, nothing has happened.
 
     Returns
     -------
@@ -44,55 +44,58 @@ def truncate_segments(
     StorageFailureError, CorruptDataError
     """
     segments = log.segments
-    log_start_offset = min(log.log_start_offset, offset)
-    if offset <= segments[0].base_offset:
-        lowered = checkpoint._replace(
-            log_start_offset=offset, flushed_offset=offset, segment_base_offset=offset, position=0,
-            log_end_offset=offset, is_clean=False,
-        )
-        log._checkpoint_file.write(lowered, sync=True)
-        log._publish(log_end_offset=offset, log_start_offset=offset, truncated=True)
-        for segment in reversed(segments):
-            remove_segment_files(log.path, segment.base_offset)
-        sync_directory(log.path)
-        return OpenedLog(offset, offset), lowered
-    batch = LogCursor(log, offset).next_batch()
-    cut_inside = batch is not None and batch.base_offset < offset
-    end_offset = batch.base_offset if cut_inside and batch is not None else offset
-    floor = max((segment for segment in segments if segment.base_offset <= end_offset), key=lambda s: s.base_offset)
-    found = floor.locate(end_offset)
-    position = floor.size_bytes if found is None else found[0]
-    lowered = checkpoint._replace(log_start_offset=log_start_offset, log_end_offset=offset, is_clean=False)
-    if checkpoint.flushed_offset > end_offset or checkpoint.segment_base_offset > floor.base_offset:
-        lowered = lowered._replace(
-            flushed_offset=min(end_offset, checkpoint.flushed_offset), segment_base_offset=floor.base_offset,
-            position=min(position, checkpoint.position) if checkpoint.segment_base_offset == floor.base_offset
-            else position,
-        )
-    if log.flushed_offset < end_offset:
-        floor.sync()
-    if cut_inside and batch is not None:
-        name = layout.segment_file_name(batch.base_offset, ".log" + TRUNCATE_SUFFIX)
-        replace_file(os.path.join(log.path, name), bytes(_records_below(batch, offset)))
-        if batch.base_offset == floor.base_offset:
-            lowered = lowered._replace(position=0, flushed_offset=batch.base_offset)
+    base_offset = offset
+    left = b""
+    position = 0
+    if offset > log.log_start_offset:
+        batch = LogCursor(log, offset).next_batch()
+        if batch is not None and batch.base_offset < offset:
+            base_offset = batch.base_offset
+            left = bytes(_records_below(batch, offset))
+        floors = [segment for segment in segments if segment.base_offset < base_offset]
+        if floors:
+            found = floors[-1].locate(base_offset)
+            position = floors[-1].size_bytes if found is None else found[0]
+            if log.flushed_offset < base_offset:
+                floors[-1].sync()
+    name = layout.segment_file_name(base_offset, ".log" + TRUNCATE_SUFFIX)
+    replace_file(os.path.join(log.path, name), left)
+    lowered = before_truncation(checkpoint, log.path, base_offset, bool(left), position)._replace(
+        log_start_offset=min(log.log_start_offset, offset), log_end_offset=offset
+    )
     log._checkpoint_file.write(lowered, sync=True)
-    log._publish(log_end_offset=offset, truncated=True)
-    if cut_inside:
-        finish_truncation(log.path, name)
-    else:
-        for segment in reversed(segments):
-            if segment.base_offset > floor.base_offset:
-                remove_segment_files(log.path, segment.base_offset)
-        with refusals(floor.path, "truncate"):
-            descriptor = os.open(floor.path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                os.ftruncate(descriptor, position)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        sync_directory(log.path)
+    log._publish(log_end_offset=offset, log_start_offset=lowered.log_start_offset, truncated=True)
+    finish_truncation(log.path, name)
     return open_segments(log.path, lowered, settings, writable=True), lowered
+
+
+def before_truncation(
+    checkpoint: Checkpoint, directory: str, base_offset: int, keeps_records: bool, position: int = 0
+) -> Checkpoint:
+    """A checkpoint that is true before, while and after the log is cut at a base offset.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The one of now.
+    directory : str
+    base_offset : int
+    keeps_records : bool
+        Whether something of the batch at the base offset stays.
+    position : int
+        Where the file is cut, if that is known.
+    """
+    floor = max((known for known in list_segments(directory) if known < base_offset), default=base_offset)
+    lowered = checkpoint._replace(log_end_offset=base_offset, is_clean=False)
+    if not keeps_records:
+        lowered = lowered._replace(log_start_offset=min(checkpoint.log_start_offset, base_offset))
+    if checkpoint.flushed_offset <= base_offset and checkpoint.segment_base_offset <= floor:
+        return lowered
+    if position > 0 and checkpoint.flushed_offset > base_offset:
+        return lowered._replace(flushed_offset=base_offset, segment_base_offset=floor, position=position)
+    return lowered._replace(
+        flushed_offset=min(checkpoint.flushed_offset, floor), segment_base_offset=floor, position=0
+    )
 
 
 def _records_below(batch: RecordBatch, offset: int) -> RecordBatch:
