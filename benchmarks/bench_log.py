@@ -21,9 +21,7 @@ class _Stored:
         self.broker = logstore.open(self.directory.name, durability="appended")
         self.topic = self.broker.create_topic("records", retention=-1)
         self.sample = sample_records(RECORDS)
-        self.topic.append_many(
-            self.sample.values, self.sample.keys, timestamps=self.sample.timestamps
-        )
+        self.topic.append_many(self.sample.values, self.sample.keys, timestamps=self.sample.timestamps)
         self.log = self.topic.logs[0]
         if self.log.log_end_offset != RECORDS:
             raise WrongResultError(f"{self.log.log_end_offset} records stored of {RECORDS}")

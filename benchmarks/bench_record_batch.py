@@ -10,9 +10,8 @@ RECORDS = 1_000
 
 
 def _build(value_bytes: int, codec: int = 0) -> object:
-    from logstore._native.record_batch import RecordBatchBuilder
-
     import logstore.records.codecs  # noqa: F401  hands the codecs to the core
+    from logstore._native.record_batch import RecordBatchBuilder
 
     sample = sample_records(RECORDS, value_bytes)
     builder = RecordBatchBuilder()
@@ -33,9 +32,7 @@ class Batch:
         self.sample = sample_records(RECORDS, value_bytes)
         self.stored = bytes(_build(value_bytes))
         self.validated = RecordBatch.validated
-        self.sample.check(
-            ((record.key, record.value) for record in self.validated(self.stored)), source="a batch"
-        )
+        self.sample.check(((record.key, record.value) for record in self.validated(self.stored)), source="a batch")
 
     def time_build(self, value_bytes: int) -> None:
         _build(value_bytes)

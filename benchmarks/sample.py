@@ -58,9 +58,7 @@ class Sample:
 
     def first(self, count: int) -> Sample:
         """The first `count` records."""
-        return Sample(
-            self.keys[:count], self.values[:count], self.timestamps[:count], self.value_bytes
-        )
+        return Sample(self.keys[:count], self.values[:count], self.timestamps[:count], self.value_bytes)
 
     def check(self, pairs: Iterable[tuple[bytes, bytes]], *, source: str) -> None:
         """Raise `WrongResultError` unless `pairs` are these keys and values, all and in order."""

@@ -79,15 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="small and rough: does it all run?")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--records", type=int, metavar="N", help=f"default: {RECORDS:,} of 100 bytes"
-    )
-    parser.add_argument(
-        "--value-bytes", type=int, default=100, metavar="N", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--only", action="append", metavar="NAME", help="one work; may be repeated, * matches"
-    )
+    parser.add_argument("--records", type=int, metavar="N", help=f"default: {RECORDS:,} of 100 bytes")
+    parser.add_argument("--value-bytes", type=int, default=100, metavar="N", help="default: %(default)s")
+    parser.add_argument("--only", action="append", metavar="NAME", help="one work; may be repeated, * matches")
     parser.add_argument(
         "--open-mib",
         type=int,
@@ -95,13 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="sizes to open; default: 64 and 512",
     )
-    parser.add_argument(
-        "--dir", type=Path, default=Path(), metavar="DIR", help="where data goes; default: here"
-    )
+    parser.add_argument("--dir", type=Path, default=Path(), metavar="DIR", help="where data goes; default: here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round to FILE too")
-    parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write the ratios to FILE as a table"
-    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the ratios to FILE as a table")
     parser.add_argument("--list", action="store_true", help="name the works and stop")
     return parser
 

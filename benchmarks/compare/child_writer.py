@@ -48,9 +48,7 @@ def write_in_child(store: str, place: Place, size_bytes: int, *, killed: bool) -
 def main(store: str, directory: str, count: str, value_bytes: str, ending: str) -> None:
     """Write, then close or die."""
     sample = sample_records(SAMPLE_RECORDS, int(value_bytes))
-    opened = importlib.import_module(WRITERS[store]).write_for_open(
-        Path(directory), sample, int(count)
-    )
+    opened = importlib.import_module(WRITERS[store]).write_for_open(Path(directory), sample, int(count))
     if ending == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     opened.close()

@@ -31,8 +31,7 @@ def machine_facts(directory: Path) -> dict[str, Any]:
         "python_compiler": platform.python_compiler(),
         "load_before": os.getloadavg()[0],
         "commit": _commit(),
-        "versions": {name: _version(name) for name in DISTRIBUTIONS}
-        | {"sqlite": sqlite3.sqlite_version},
+        "versions": {name: _version(name) for name in DISTRIBUTIONS} | {"sqlite": sqlite3.sqlite_version},
     }
     try:
         import logstore

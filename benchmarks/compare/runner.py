@@ -107,9 +107,7 @@ def run_work(
                 on_step(f"{work.name}: preparing {row.contestant.name}")
                 places[number].mkdir()
                 try:
-                    started[number] = stack.enter_context(
-                        row.contestant.start(Place(places[number], part))
-                    )
+                    started[number] = stack.enter_context(row.contestant.start(Place(places[number], part)))
                 except (NotMeasuredError, LimitsUnavailableError) as error:
                     row.reason = f"not measured: {error}"
             for turn in range(rounds):

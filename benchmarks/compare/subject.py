@@ -90,9 +90,7 @@ def append_in_threads(threads: int) -> Callable[[Place], Any]:
                 wanted = sorted(zip(sample.keys, sample.values, strict=True))
                 found = sorted((record.key, record.value) for record in topic.read())
                 if found != wanted:
-                    raise WrongResultError(
-                        "logstore: the threads' records are not all there, once each"
-                    )
+                    raise WrongResultError("logstore: the threads' records are not all there, once each")
             return watch.measured(len(sample) - 1)
 
         yield one_round
@@ -174,9 +172,7 @@ def _write_all(directory: Path, sample: Sample) -> tuple[Any, Any]:
     broker, topic = _created(directory, "appended")
     for at in range(0, len(sample), RECORDS_PER_CALL):
         to = at + RECORDS_PER_CALL
-        topic.append_many(
-            sample.values[at:to], sample.keys[at:to], timestamps=sample.timestamps[at:to]
-        )
+        topic.append_many(sample.values[at:to], sample.keys[at:to], timestamps=sample.timestamps[at:to])
     return broker, topic
 
 
@@ -225,23 +221,23 @@ def columns(place: Place) -> Iterator[Callable[[], Measured]]:
 
     def one_round() -> Measured:
         count = 0
-        key_bytes = 0
-        value_bytes = 0
         with Stopwatch() as watch:
             for batch in topic.scan():
+                seen = (
+                    batch.timestamps,
+                    batch.key_starts,
+                    batch.key_bytes,
+                    batch.value_starts,
+                    batch.value_bytes,
+                )
                 count += len(batch.offsets)
-                key_bytes += int(batch.key_bytes.sum())
-                value_bytes += int(batch.value_bytes.sum())
-        wanted = (len(sample), sum(map(len, sample.keys)), sum(map(len, sample.values)))
-        if (count, key_bytes, value_bytes) != wanted:
-            raise WrongResultError(f"logstore: {(count, key_bytes, value_bytes)} is not {wanted}")
+        if count != len(sample) or {len(column) for column in seen} != {len(batch)}:
+            raise WrongResultError(f"logstore: columns of {count} records of {len(sample)}")
         return watch.measured(count)
 
     with broker:
         batches = list(topic.scan())
-        pairs = (
-            pair for batch in batches for pair in zip(batch.keys(), batch.values(), strict=True)
-        )
+        pairs = (pair for batch in batches for pair in zip(batch.keys(), batch.values(), strict=True))
         sample.check(pairs, source="logstore columns")
         del batches
         yield one_round

@@ -34,6 +34,8 @@ def duration(seconds: float) -> str:
 
 
 def _three(number: float) -> str:
+    if number < 0.1:
+        return f"{number:.2g}"
     digits = 2 if number < 10 else 1 if number < 100 else 0
     return f"{number:.{digits}f}"
 
@@ -70,18 +72,14 @@ def show(result: WorkResult, out: TextIO) -> None:
 def _show_plain(result: WorkResult, out: TextIO) -> None:
     lines = [HEADINGS, *(_cells(result, row) for row in result.rows)]
     measured = [cells for cells in lines if cells[3]]
-    widths = [
-        max(len(cells[column]) for cells in measured or lines) for column in range(len(HEADINGS))
-    ]
+    widths = [max(len(cells[column]) for cells in measured or lines) for column in range(len(HEADINGS))]
     widths[0] = max(len(cells[0]) for cells in lines)
     widths[1] = max(len(cells[1]) for cells in lines)
     print(f"\n{result.work.name}: {result.work.title}", file=out)
     for cells in lines:
         left = f"  {cells[0]:<{widths[0]}}  {cells[1]:<{widths[1]}}"
         if cells[3]:
-            right = "".join(
-                f"  {cell:>{width}}" for cell, width in zip(cells[2:], widths[2:], strict=True)
-            )
+            right = "".join(f"  {cell:>{width}}" for cell, width in zip(cells[2:], widths[2:], strict=True))
         else:
             right = f"  {cells[2]}"
         print((left + right).rstrip(), file=out)
@@ -124,28 +122,30 @@ def _show_rich(result: WorkResult, out: TextIO) -> None:
 def as_markdown(results: Iterable[WorkResult]) -> str:
     """One table for all works, as ratios: what ``docs/performance.md`` shows."""
     lines = [
-        "| work | logstore | beside | logstore is | spread |",
-        "| --- | --- | --- | ---: | ---: |",
+        "| work | logstore | beside | logstore is | by processor time | spread |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
     ]
     for result in results:
         reference = result.reference
         first = f"`{result.work.name}` | {reference.contestant.name}"
         for row in result.rows:
             if row is not reference and row.rates and reference.rates:
-                ratio = f"{_two(reference.median / row.median)} x"
+                clock = f"{_two(reference.median / row.median)} x"
+                processor = f"{_two(row.cpu_median / reference.cpu_median)} x"
                 spread = f"{max(row.spread, reference.spread):.0%}"
-                lines.append(f"| {first} | {row.contestant.name} | {ratio} | {spread} |")
+                name = row.contestant.name
+                lines.append(f"| {first} | {name} | {clock} | {processor} | {spread} |")
                 first = " | "
     return "\n".join(lines) + "\n"
 
 
 def _two(number: float) -> str:
+    if number < 0.1:
+        return f"{number:.1g}"
     return f"{number:.2f}" if number < 1 else f"{number:.1f}" if number < 10 else f"{number:.0f}"
 
 
-def as_json(
-    results: Iterable[WorkResult], machine: dict[str, Any], run: dict[str, Any]
-) -> dict[str, Any]:
+def as_json(results: Iterable[WorkResult], machine: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     """Everything measured, every round, with the facts about machine and run."""
     return {
         "machine": machine,
@@ -156,10 +156,7 @@ def as_json(
                 "title": result.work.title,
                 "unit": result.work.unit,
                 "rows": [_row_as_json(result, row) for row in result.rows],
-                "targets": [
-                    {"text": verdict.text, "reached": verdict.reached}
-                    for verdict in verdicts(result)
-                ],
+                "targets": [{"text": verdict.text, "reached": verdict.reached} for verdict in verdicts(result)],
             }
             for result in results
         ],

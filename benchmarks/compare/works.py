@@ -45,24 +45,14 @@ def all_works(open_mib: Sequence[int], flushed_records: int = FLUSHED_RECORDS) -
                     lmdb_store.append_buffered,
                     "lmdb",
                 ),
-                Contestant(
-                    "SQLite: execute, one transaction", "peer", sqlite_store.append_buffered
-                ),
-                Contestant(
-                    "SQLite: executemany, one transaction", "peer", sqlite_store.append_many
-                ),
+                Contestant("SQLite: execute, one transaction", "peer", sqlite_store.append_buffered),
+                Contestant("SQLite: executemany, one transaction", "peer", sqlite_store.append_many),
                 Contestant("plain file: buffered writes", "peer", plain_file.append_buffered),
                 Contestant("Python: empty compiled call", "limit", machine_limits.empty_call),
-                Contestant(
-                    "C: write, 64 KiB blocks", "limit", machine_limits.write_blocks(64 << 10)
-                ),
-                Contestant(
-                    "C: write, 256 KiB blocks", "limit", machine_limits.write_blocks(256 << 10)
-                ),
+                Contestant("C: write, 64 KiB blocks", "limit", machine_limits.write_blocks(64 << 10)),
+                Contestant("C: write, 256 KiB blocks", "limit", machine_limits.write_blocks(256 << 10)),
             ),
-            targets=(
-                Target(APPEND, per_second=2.5e6, times=3, of="LMDB: put, one transaction, no sync"),
-            ),
+            targets=(Target(APPEND, per_second=2.5e6, times=3, of="LMDB: put, one transaction, no sync"),),
         ),
         Work(
             "append-appended",
@@ -94,17 +84,13 @@ def all_works(open_mib: Sequence[int], flushed_records: int = FLUSHED_RECORDS) -
             "records",
             (
                 Contestant(APPEND, "logstore", subject.append_one_by_one("flushed")),
-                Contestant(
-                    "LMDB: one synced transaction each", "peer", lmdb_store.append_flushed, "lmdb"
-                ),
+                Contestant("LMDB: one synced transaction each", "peer", lmdb_store.append_flushed, "lmdb"),
                 Contestant(
                     "SQLite: one transaction each, synchronous=FULL",
                     "peer",
                     sqlite_store.append_flushed,
                 ),
-                Contestant(
-                    "plain file: os.write + fdatasync each", "peer", plain_file.append_flushed
-                ),
+                Contestant("plain file: os.write + fdatasync each", "peer", plain_file.append_flushed),
                 Contestant(GROWING, "limit", machine_limits.write_each(sync=True)),
                 Contestant(
                     "C: pwrite + fdatasync, file written before",
@@ -145,21 +131,15 @@ def all_works(open_mib: Sequence[int], flushed_records: int = FLUSHED_RECORDS) -
                     lmdb_store.append_many,
                     "lmdb",
                 ),
-                Contestant(
-                    "SQLite: executemany, one transaction", "peer", sqlite_store.append_many
-                ),
+                Contestant("SQLite: executemany, one transaction", "peer", sqlite_store.append_many),
                 Contestant(
                     "pyarrow: IPC file from lists of bytes",
                     "peer",
                     arrow_ipc.append_many,
                     "pyarrow",
                 ),
-                Contestant(
-                    "C: copy, CRC-32C, write 256 KiB", "limit", machine_limits.copy_checksum_write
-                ),
-                Contestant(
-                    "C: write, 256 KiB blocks", "limit", machine_limits.write_blocks(256 << 10)
-                ),
+                Contestant("C: copy, CRC-32C, write 256 KiB", "limit", machine_limits.copy_checksum_write),
+                Contestant("C: write, 256 KiB blocks", "limit", machine_limits.write_blocks(256 << 10)),
                 Contestant(
                     "C: write, 256 KiB blocks, recycled file",
                     "limit",
@@ -233,9 +213,7 @@ def all_works(open_mib: Sequence[int], flushed_records: int = FLUSHED_RECORDS) -
             "look-ups",
             (
                 Contestant("topic.offset_for_timestamp", "logstore", subject.look_up_time),
-                Contestant(
-                    "LMDB: set_range, second database", "peer", lmdb_store.look_up_time, "lmdb"
-                ),
+                Contestant("LMDB: set_range, second database", "peer", lmdb_store.look_up_time, "lmdb"),
                 Contestant("SQLite: SELECT, second table", "peer", sqlite_store.look_up_time),
                 Contestant("C: pread of 4 KiB", "limit", machine_limits.read_pages),
             ),

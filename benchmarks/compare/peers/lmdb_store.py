@@ -27,9 +27,7 @@ OFFSET = struct.Struct(BIG)
 RECORDS_PER_TRANSACTION = 10_000
 
 
-def _open(
-    path: Path, size_bytes: int, *, sync: bool = False, writemap: bool = False
-) -> tuple[Any, Any]:
+def _open(path: Path, size_bytes: int, *, sync: bool = False, writemap: bool = False) -> tuple[Any, Any]:
     import lmdb
 
     environment = lmdb.open(

@@ -27,9 +27,7 @@ def _open(directory: Path, *, synchronous: str = "OFF") -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA cache_size = -65536")
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS records (offset INTEGER PRIMARY KEY, key BLOB, value BLOB)"
-    )
+    connection.execute("CREATE TABLE IF NOT EXISTS records (offset INTEGER PRIMARY KEY, key BLOB, value BLOB)")
     return connection
 
 
@@ -169,8 +167,7 @@ def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
 
     with closing(_open(place.kept)) as connection:
         connection.execute(
-            "CREATE TABLE times"
-            " (timestamp INTEGER, offset INTEGER, PRIMARY KEY (timestamp, offset)) WITHOUT ROWID"
+            "CREATE TABLE times (timestamp INTEGER, offset INTEGER, PRIMARY KEY (timestamp, offset)) WITHOUT ROWID"
         )
         connection.execute("BEGIN")
         connection.executemany(
@@ -190,10 +187,7 @@ def write_for_open(directory: Path, sample: Sample, count: int) -> sqlite3.Conne
         connection.execute("BEGIN")
         connection.executemany(
             INSERT,
-            (
-                (offset, sample.keys[offset % length], sample.values[offset % length])
-                for offset in offsets
-            ),
+            ((offset, sample.keys[offset % length], sample.values[offset % length]) for offset in offsets),
         )
         connection.execute("COMMIT")
     return connection
