@@ -70,17 +70,20 @@ static ls_status check_content(ls_window *window, const ls_batch_location *batch
 typedef struct damaged_batch {
     int64_t position;
     int64_t end;    /* as declared, or of a header alone where the length says nothing; maybe past the file */
+    int64_t base_offset;
     int8_t magic;   /* -1 where the file ends before it */
     bool is_intact; /* all there, and the CRC matches */
 } damaged_batch;
 
 static ls_status look_at_damage(ls_window *window, int64_t position, damaged_batch *out, ls_fault *fault) {
-    *out = (damaged_batch){.position = position, .end = position + LS_BATCH_HEADER_BYTES, .magic = -1};
+    *out = (damaged_batch){
+        .position = position, .end = position + LS_BATCH_HEADER_BYTES, .base_offset = -1, .magic = -1};
     const uint8_t *at;
     size_t available;
     ls_status status = ls_window_reach(window, position, LS_BATCH_HEADER_BYTES, &at, &available, fault);
     if (status != LS_OK || available < LS_BATCH_HEADER_BYTES) return status;
     int32_t length = ls_load_i32(at + LS_BATCH_LENGTH_AT);
+    out->base_offset = ls_load_i64(at);
     int64_t size_bytes = (int64_t)length + LS_BATCH_OVERHEAD_BYTES;
     out->magic = (int8_t)at[LS_BATCH_MAGIC_AT];
     if (size_bytes < LS_BATCH_HEADER_BYTES) return LS_OK;
@@ -94,13 +97,24 @@ static ls_status look_at_damage(ls_window *window, int64_t position, damaged_bat
     return LS_OK;
 }
 
-/* Whether some sector holds only zeros in what it shares with [position, end): it was never written. */
+static int64_t sector_end_after(int64_t position) { return (position / SECTOR_BYTES + 1) * SECTOR_BYTES; }
+
+/* What is left of a base offset whose first bytes were to go to a sector that never reached the disk, while the
+ * rest of it did. A batch always starts in the sector where the one before it ends, or right behind. */
+static int64_t torn_offset(int64_t position, int64_t base_offset) {
+    int64_t lost_bytes = sector_end_after(position) - position;
+    if (lost_bytes >= 8) return 0;
+    return (int64_t)((uint64_t)base_offset & (UINT64_MAX >> (8 * lost_bytes)));
+}
+
+/* Whether some sector holds only zeros from `position` on and up to the sector's or the file's end: it was never
+ * written. A sector in which a later batch was written has been. */
 static ls_status find_zero_sector(ls_window *window, int64_t position, int64_t end, bool *found,
                                   ls_fault *fault) {
     *found = false;
     while (position < end) {
-        int64_t sector_end = (position / SECTOR_BYTES + 1) * SECTOR_BYTES;
-        if (sector_end > end) sector_end = end;
+        int64_t sector_end = sector_end_after(position);
+        if (sector_end > window->limit) sector_end = window->limit;
         const uint8_t *at;
         size_t available;
         ls_status status =
@@ -192,9 +206,14 @@ static ls_status judge_tail(const ls_segment *segment, ls_scan *scan, ls_recover
     damaged_batch damage;
     ls_status status = look_at_damage(&scan->window, report->valid_bytes, &damage, fault);
     if (status != LS_OK) return status;
+    /* The first bytes of a small offset are zeros anyway: alone in their sector they say nothing. */
+    bool is_torn_offset = false;
+    int64_t from = damage.position;
+    if (torn_offset(from, report->next_offset) == report->next_offset) from = sector_end_after(from);
+    else is_torn_offset = damage.base_offset == torn_offset(from, report->next_offset);
     bool zero_sector;
-    status = find_zero_sector(&scan->window, damage.position, damage.end < file_size ? damage.end : file_size,
-                              &zero_sector, fault);
+    status = find_zero_sector(&scan->window, from, damage.end < file_size ? damage.end : file_size, &zero_sector,
+                              fault);
     if (status != LS_OK) return status;
     bool exhausted;
     status = search_sound_batch(scan, segment, report->valid_bytes, report->next_offset,
@@ -202,7 +221,7 @@ static ls_status judge_tail(const ls_segment *segment, ls_scan *scan, ls_recover
     if (status != LS_OK) return status;
 
     bool may_be_unfinished = damage.end >= file_size || zero_sector;
-    if (damage.is_intact) report->tail = LS_TAIL_CORRUPT;
+    if (damage.is_intact) report->tail = is_torn_offset ? LS_TAIL_TORN : LS_TAIL_CORRUPT;
     else if (zero_sector) report->tail = LS_TAIL_TORN;
     else if (is_foreign_entry(&damage, &report->tail_fault, file_size)) report->tail = LS_TAIL_CORRUPT;
     else if (may_be_unfinished) report->tail = LS_TAIL_TORN;

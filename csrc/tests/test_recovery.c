@@ -86,6 +86,45 @@ static void test_garbage_behind_the_end_is_torn(void) {
     }
 }
 
+/* The base offset is outside of the CRC: the batch is sound but for a sector that did not reach the disk. */
+static void test_a_base_offset_torn_at_a_sector_is_torn(void) {
+    static uint8_t bytes[4096];
+    for (int before = 1; before <= 16; before++) { /* bytes of the second batch in the first one's last sector */
+        memset(bytes, 0, sizeof bytes);
+        size_t size = (size_t)(512 - before);
+        make_batch(&(made_batch){BASE, 1, 0, 1, size}, bytes);
+        make_batch(&(made_batch){BASE + 1, 1, 0, 1, 300}, bytes + size);
+        ls_store_i64(bytes + size, BASE + 0x1); /* 1001: its two low bytes are not zero */
+        memset(bytes + size, 0, (size_t)before);
+        ls_recovery_report report = recover_bytes(bytes, (int64_t)size + 300);
+        if (before < 7) { /* zeros that belong there */
+            CHECK_INT(report.tail, LS_TAIL_NONE);
+            continue;
+        }
+        CHECK_INT(report.tail, LS_TAIL_TORN);
+        CHECK_INT(report.valid_bytes, size);
+        bytes[size + 7] = (uint8_t)(before < 8 ? BASE : 1); /* not what a lost sector leaves */
+        if (before > 10) continue; /* its length was lost as well */
+        CHECK_INT(recover_bytes(bytes, (int64_t)size + 300).tail, LS_TAIL_CORRUPT);
+    }
+}
+
+/* Zeros that a sound batch holds anyway are no sign of a sector that was never written. */
+static void test_zeros_that_belong_there_do_not_excuse_damage(void) {
+    static uint8_t bytes[4096];
+    for (int before = 1; before <= 8; before++) {
+        size_t size = (size_t)(512 - before);
+        make_batch(&(made_batch){BASE, 1, 0, 1, size}, bytes);
+        make_batch(&(made_batch){BASE + 1, 1, 0, 1, 513 + (size_t)before}, bytes + size); /* one byte in the third */
+        int64_t third = (int64_t)size + 513 + before;
+        make_batch(&(made_batch){BASE + 2, 1, 0, 1, 200}, bytes + third);
+        bytes[size + 300] ^= 1;
+        ls_recovery_report report = recover_bytes(bytes, third + 200);
+        CHECK_INT(report.tail, LS_TAIL_CORRUPT);
+        CHECK_INT(report.next_valid_position, third);
+    }
+}
+
 /* ---- corruption ------------------------------------------------------------------------------ */
 
 static void test_every_flipped_bit_in_the_middle_is_found(void) {
@@ -250,6 +289,8 @@ int main(void) {
     RUN(test_every_cut_of_the_file_is_a_torn_tail);
     RUN(test_zeros_where_data_should_be_are_torn);
     RUN(test_garbage_behind_the_end_is_torn);
+    RUN(test_a_base_offset_torn_at_a_sector_is_torn);
+    RUN(test_zeros_that_belong_there_do_not_excuse_damage);
     RUN(test_every_flipped_bit_in_the_middle_is_found);
     RUN(test_what_no_unfinished_write_leaves_is_corrupt);
     RUN(test_a_malformed_control_batch_is_corrupt);
