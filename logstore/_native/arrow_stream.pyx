@@ -261,7 +261,7 @@ cdef int gather_headers(Gathered *out, const uint8_t *origin, const uint8_t *ori
         for _ in range(counts[i]):
             if ls_record_header_next(&at, origin_end, &header, &fault) != LS_OK:
                 with gil:
-                    raise_fault(&fault, "<records>")
+                    raise_fault(&fault, "<memory>")
             if is_ascii(header.key, header.key_bytes):
                 done = gather_one(&out.header_keys, header.key, header.key_bytes)
             else:
@@ -563,6 +563,15 @@ cdef int stream_schema(ArrowArrayStream *stream, ArrowSchema *out) noexcept nogi
     return ENOMEM
 
 
+cdef bytes text_of(object error):
+    """Never fails: a failure here would look like the end of the stream."""
+    cdef bytes name = type(error).__name__.encode("utf-8", "replace")
+    try:
+        return name + b": " + str(error).encode("utf-8", "replace")
+    except Exception:
+        return name
+
+
 cdef int stream_next(ArrowArrayStream *stream, ArrowArray *out) noexcept with gil:
     cdef RecordStream self = <RecordStream>stream.private_data
     memset(out, 0, sizeof(ArrowArray))
@@ -571,7 +580,7 @@ cdef int stream_next(ArrowArrayStream *stream, ArrowArray *out) noexcept with gi
         return 0
     except BaseException as error:
         # Whatever it is, it can only go on as text.
-        self.error = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
+        self.error = text_of(error)
         self.error_text = self.error
         if isinstance(error, MemoryError):
             return ENOMEM
