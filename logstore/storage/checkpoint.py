@@ -130,3 +130,14 @@ class CheckpointFile:
         body = _BODY.pack(MAGIC, VERSION, flags, sequence, *state[:5])
         write_at(self.path, sequence % 2 * SLOT_BYTES, body + _CRC.pack(crc32c(body)), sync=sync)
         self._sequence = sequence
+
+    def replace(self, state: Checkpoint) -> None:
+        """Writes a state that contradicts earlier ones (records are gone) into both slots, durably: damage to one
+        of them must not bring the other's old state back.
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        self.write(state, sync=True)
+        self.write(state, sync=True)

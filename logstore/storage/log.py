@@ -173,7 +173,7 @@ class Log(LogAppender):
         if writable and checkpoint is not None and (cut := interrupted_truncation(self.path)) is not None:
             # Before the files are cut: what they hold then must not look like a loss.
             checkpoint = before_truncation(checkpoint, self.path, *cut)
-            self._checkpoint_file.write(checkpoint, sync=True)
+            self._checkpoint_file.replace(checkpoint)
         opened = open_segments(self.path, checkpoint, self._segment_settings(), writable=writable)
         self.damage = opened.damage
         self.recovery_report = opened.report
@@ -319,7 +319,7 @@ class Log(LogAppender):
 
     def _gap_appended(self) -> None:
         self._checkpoint = self._checkpoint._replace(is_contiguous=False)
-        self._checkpoint_file.write(self._checkpoint, sync=True)
+        self._checkpoint_file.replace(self._checkpoint)
 
     def _epoch_started(self, epoch: int, start_offset: int) -> None:
         if self._epochs.assign(epoch, start_offset):
@@ -335,6 +335,8 @@ class Log(LogAppender):
         if self.is_writable:
             try:
                 self._locked(_nothing)
+                if self._messages_are_due():
+                    self._flush_until(self.log_end_offset)
             except LogstoreError:
                 if self.is_writable:  # a full disk: the records stay in the open batch, and are tried again
                     self._schedule_hand_over()
@@ -458,8 +460,12 @@ class Log(LogAppender):
         self._locked(_nothing)
         if not self.is_writable:
             raise self._not_writable()
-        if level == 2:
+        if level == 2 or self._messages_are_due():
             self._flush_until(self.log_end_offset)
+
+    def _messages_are_due(self) -> bool:
+        """Whether ``flush.messages`` asks for a flush of what was handed over."""
+        return bool(self.log_end_offset - self.flushed_offset >= self.config["flush.messages"])
 
     def roll(self) -> None:
         """Starts a new segment, unless the active one is empty."""
@@ -554,9 +560,9 @@ class Log(LogAppender):
         return first, end
 
     def _offset_of(self, position: Position, what: str) -> int:
+        if type(position) is int and position >= 0:
+            return position
         kind, number = resolve_position(position, what, self._now_ms())
-        if kind == "offset":
-            return number
         if kind == "earliest":
             return int(self.log_start_offset)
         if kind == "latest":
@@ -667,9 +673,8 @@ class Log(LogAppender):
                 if base_offset >= self.log_end_offset:
                     return None
                 batch = LogCursor(self, max(base_offset, log_start_offset), last_offset + 1).next_batch()
-                for record in batch or ():
-                    if record.timestamp >= timestamp and record.offset >= log_start_offset:
-                        return OffsetAndTimestamp(record.offset, record.timestamp)
+                if batch is not None and (hit := batch.find_timestamp(timestamp, log_start_offset)) is not None:
+                    return OffsetAndTimestamp(*hit)
                 from_offset = last_offset + 1
         return None
 
@@ -823,7 +828,8 @@ class Log(LogAppender):
         self._sync()
         active = self.segments[-1]
         state = self._state_at(active.base_offset, active.size_bytes, self.log_end_offset)
-        self._save_checkpoint(state._replace(log_start_offset=offset), sync=True)
+        self._checkpoint = state._replace(log_start_offset=offset)
+        self._checkpoint_file.replace(self._checkpoint)
         kept = [
             segment for index, segment in enumerate(self.segments)
             if index == len(self.segments) - 1 or self.segments[index + 1].base_offset > offset
@@ -870,9 +876,13 @@ class Log(LogAppender):
     def _write_final_state(self) -> None:
         if self._failure is not None:
             return
+        for segment in self.segments[:-1]:
+            if segment.doubtful_index:  # rebuilt in memory when it was read: the next open need not do it again
+                with contextlib.suppress(StorageFailureError):
+                    write_indexes(segment, final=True)
         active = self.segments[-1]
         state = self._state_at(active.base_offset, active.size_bytes, self.log_end_offset)._replace(is_clean=True)
-        if self._is_clean and state == self._checkpoint:
+        if self._is_clean and state == self._checkpoint and not active.doubtful_index:
             return
         if self._new_names:
             self._sync()

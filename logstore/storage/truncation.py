@@ -63,7 +63,7 @@ def truncate_segments(
     lowered = before_truncation(checkpoint, log.path, base_offset, bool(left), position)._replace(
         log_start_offset=min(log.log_start_offset, offset), log_end_offset=offset
     )
-    log._checkpoint_file.write(lowered, sync=True)
+    log._checkpoint_file.replace(lowered)
     log._publish(log_end_offset=offset, log_start_offset=lowered.log_start_offset, truncated=True)
     finish_truncation(log.path, name)
     return open_segments(log.path, lowered, settings, writable=True), lowered
