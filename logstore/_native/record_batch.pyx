@@ -36,8 +36,10 @@ from logstore._native.core cimport (
     ls_batch_stamp_timestamps,
     ls_batch_validate,
     ls_fault,
+    ls_record,
     ls_record_header,
     ls_record_header_next,
+    ls_record_iterator,
     ls_record_iterator_init,
     ls_record_iterator_next,
     ls_span,
@@ -326,6 +328,33 @@ cdef class RecordBatch:
         if status != LS_OK:
             raise_in_batch(self, &fault)
         return max_timestamp, null_key_index
+
+    def find_timestamp(self, int64_t timestamp, int64_t from_offset):
+        """The first record at or after a time and an offset.
+
+        Returns
+        -------
+        tuple[int, int] or None
+            Offset and timestamp in ms.
+
+        Raises
+        ------
+        CorruptDataError
+        """
+        cdef ls_record_iterator iterator
+        cdef ls_record record
+        cdef ls_fault fault
+        cdef ls_status status
+        self.open_payload()
+        ls_record_iterator_init(&iterator, &self.header, self.payload, self.payload_end)
+        while True:
+            status = ls_record_iterator_next(&iterator, &record, &fault)
+            if status == LS_END:
+                return None
+            if status != LS_OK:
+                raise_in_batch(self, &fault)
+            if record.timestamp >= timestamp and record.offset >= from_offset:
+                return record.offset, record.timestamp
 
 
 cdef Record new_record(RecordBatch batch, const ls_record *raw):

@@ -101,7 +101,7 @@ SETTINGS: dict[str, Setting] = dict(
         _setting("flush.ms", 1_000, _number(ms_from, 0, INT64_MAX),
                  "longest time a record stays unflushed; Kafka's default is never"),
         _setting("index.interval.bytes", 4096, _number(bytes_from, 0, INT32_MAX), "bytes between index entries"),
-        _setting("logstore.batch.bytes", 131_072, _number(bytes_from, 64, INT32_MAX),
+        _setting("logstore.batch.bytes", 65_536, _number(bytes_from, 64, INT32_MAX),
                  "where an open batch is handed over"),
         _setting("logstore.durability", None, _one_of("flushed", "appended", "buffered"),
                  "what an acknowledgement means; the broker's where unset"),
