@@ -9,7 +9,8 @@
 enum {
     BUFFER_BYTES_MAX = 1 << 20,
     BUFFER_BYTES_MIN = 4096,
-    SECTOR_BYTES = 512 /* what a disk writes whole or not at all */
+    SECTOR_BYTES = 512,  /* what a disk writes whole or not at all */
+    SHARED_BYTES_MIN = 8 /* zeros fewer than these say nothing: a record without headers ends in one */
 };
 static const int64_t SEARCH_BYTES_MAX = (int64_t)64 << 20;
 /* Candidates that a search may put through the CRC, in bytes: made-up headers must not make it quadratic. */
@@ -107,14 +108,15 @@ static int64_t torn_offset(int64_t position, int64_t base_offset) {
     return (int64_t)((uint64_t)base_offset & (UINT64_MAX >> (8 * lost_bytes)));
 }
 
-/* Whether some sector holds only zeros from `position` on and up to the sector's or the file's end: it was never
- * written. A sector in which a later batch was written has been. */
+/* Whether some sector holds only zeros in what it shares with [position, end): it was never written. Where it shares
+ * but a few bytes, which may be zeros anyway, it has to go on with zeros. */
 static ls_status find_zero_sector(ls_window *window, int64_t position, int64_t end, bool *found,
                                   ls_fault *fault) {
     *found = false;
     while (position < end) {
         int64_t sector_end = sector_end_after(position);
-        if (sector_end > window->limit) sector_end = window->limit;
+        if (end - position < SHARED_BYTES_MIN && sector_end > window->limit) sector_end = window->limit;
+        if (end - position >= SHARED_BYTES_MIN && sector_end > end) sector_end = end;
         const uint8_t *at;
         size_t available;
         ls_status status =

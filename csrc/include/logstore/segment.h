@@ -132,8 +132,9 @@ typedef struct ls_recovery_report {
  *   before a 512-byte sector's end are zeros instead of those of next_offset;
  * - CORRUPT when the damaged batch has all its bytes and a matching CRC, but breaks another rule (offset
  *   order, leader epoch, a malformed header or control record): every byte arrived, no unfinished write;
- * - TORN when some 512-byte sector of the file that it overlaps holds only zeros from the batch's start on and
- *   up to the sector's end (so also when everything from valid_bytes on is zeros);
+ * - TORN when some 512-byte sector of the file that it overlaps holds only zeros in the overlap (so also when
+ *   everything from valid_bytes on is zeros); an overlap of less than 8 bytes at its end counts if the sector
+ *   goes on with zeros, and one at its start if the base offset there should not be zeros;
  * - CORRUPT when a whole entry of another format (magic 0, 1 or 3, LS_UNSUPPORTED) stands there;
  * - TORN when the damaged batch reaches the end of the file or past it;
  * - CORRUPT when a sound batch with a higher offset stands anywhere behind it (searched by trying each byte
