@@ -198,12 +198,15 @@ class Log(LogAppender):
             if self._checkpoint.sync_failed:
                 self._rewrite_unflushed(opened)
         first = opened.segments[0].base_offset if opened.segments else opened.log_end_offset
+        contiguous = stored.is_contiguous if stored is not None else (
+            checkpoint is None and not opened.report.scanned_bytes
+        )
+        self._checkpoint = self._checkpoint._replace(is_contiguous=contiguous)
         self._publish(
             segments=tuple(opened.segments),
             log_start_offset=min(max(self._checkpoint.log_start_offset, first), opened.log_end_offset),
             log_end_offset=opened.log_end_offset,
-            contiguous=checkpoint is not None and stored is not None and stored.is_contiguous or checkpoint is None
-            and not opened.report.scanned_bytes,
+            contiguous=contiguous,
         )
         self._set_flushed_offset(opened.flushed_offset)
         if writable:
