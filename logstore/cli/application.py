@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +39,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.modules and not args[0].startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(args[0], self.modules, n=1)
             advice = f"did you mean {near[0]!r}?" if near else "see 'logstore --help'."
             raise click.UsageError(f"No such command {args[0]!r}; {advice}", ctx)
@@ -88,6 +88,8 @@ def _report(error: Exception, debug: bool) -> int:
     code = exit_code_for(error)
     expected = isinstance(error, (LogstoreError, OSError))
     if debug or not expected:
+        import traceback
+
         traceback.print_exception(error, file=sys.stderr)
     if expected:
         click.echo(f"Error: {_one_line(error)}", err=True)

@@ -70,6 +70,14 @@ class Damage:
     torn: bool = False
 
 
+class _Passed(NamedTuple):
+    """What the last batch leaves for the next one to fit: where it stands, its end, its leader epoch."""
+
+    position: int
+    next_offset: int
+    epoch: int
+
+
 class LogFile:
     """A ``.log`` file, open for reading; a context manager.
 
@@ -111,39 +119,38 @@ class LogFile:
         A batch's CRC does not cover its base offset and leader epoch: those must fit those of the batches before it.
         """
         position = 0
-        next_offset = self.base_offset or 0
-        before = next_offset  # next_offset before the batch just passed
-        before_position = 0
-        epoch = -1
+        passed = _Passed(0, self.base_offset or 0, -1)
+        before = passed  # the same, one batch earlier
         while position < self.size_bytes:
             found = self._sound_batch(position)
             if isinstance(found, Damage):
-                damage = self._bounded(found, next_offset)
+                damage = self._bounded(found, passed.next_offset)
                 if damage.torn and self._completed(position):
                     continue
                 yield damage
                 position = damage.end_position
                 continue
             end = position + found.size_bytes
-            misfit = self._misfit(found, next_offset, epoch)
-            if misfit is not None and before <= found.base_offset < next_offset:
-                # It fits what stands before its predecessor: the predecessor's offset is the wrong one.
+            misfit = self._misfit(found, passed.next_offset, passed.epoch)
+            if misfit is not None and (
+                before is passed
+                or self._misfit(found, before.next_offset, before.epoch) is not None
+            ):
+                behind = self._offset_behind(end, passed.next_offset)
                 yield Damage(
-                    self.path, before_position, position, before, found.base_offset,
-                    "base offset does not fit the next batch", f"below {found.base_offset}", next_offset,
-                )  # fmt: skip
-            elif misfit is not None:
-                reason, expected, actual = misfit
-                yield Damage(
-                    self.path, position, end, next_offset, self._offset_behind(end, next_offset), reason,
-                    expected, actual,
-                )  # fmt: skip
+                    self.path, position, end, passed.next_offset, behind, *misfit
+                )
                 position = end
                 continue
+            if misfit is not None:
+                # It fits what stands before its predecessor: the predecessor is the wrong one.
+                yield Damage(
+                    self.path, passed.position, position, before.next_offset, found.base_offset,
+                    f"the next batch does not fit it: {misfit[0]}", misfit[1], misfit[2],
+                )  # fmt: skip
             yield PlacedBatch(position, found)
-            before, before_position = next_offset, position
-            next_offset = found.last_offset + 1
-            epoch = found.partition_leader_epoch
+            before = passed
+            passed = _Passed(position, found.last_offset + 1, found.partition_leader_epoch)
             position = end
 
     def _completed(self, position: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,7 +165,7 @@ def command(
                     bad += chunk.bad
                     progress.update(raw.tell() if total is not None else appended.count)
         except InputError:
-            say(f"{format_count(appended.count)} records of the rows before were appended")
+            say(f"of the rows before, {format_count(appended.count) if appended.count else 'none'} were appended")
             raise
         finally:
             if durability is None and appended.count:
@@ -253,11 +254,12 @@ def _format_of(file: Path) -> str:
 
 def _open(file: Path, stack: contextlib.ExitStack) -> tuple[BinaryIO, int | None]:
     if str(file) == "-":
-        return sys.stdin.buffer, None
+        stdin: Any = sys.stdin.buffer
+        return stdin if hasattr(stdin, "peek") else io.BufferedReader(stdin), None
     opened = stack.enter_context(file.open("rb"))
     size = file.stat().st_size
     return opened, size if size > 0 else None
 
 
-def _is_gzip(file: BinaryIO) -> bool:
-    return bool(file.peek(2)[:2] == b"\x1f\x8b") if hasattr(file, "peek") else False
+def _is_gzip(file: Any) -> bool:
+    return bool(file.peek(2)[:2] == b"\x1f\x8b")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from logstore.cli.invocation import Command, Invocation, pass_invocation, topic_argument, topic_of
 from logstore.cli.output import Table, format_count, format_time, say, write_json
+from logstore.errors import CorruptDataError
 from logstore.storage.quantities import format_bytes
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def command(invocation: Invocation, topic: str | None) -> None:
         reports = {
             at: report for at, report in broker.recovery_reports.items() if at.topic in names
         }
+        damages = {at: error for at, error in broker.damages.items() if at.topic in names}
         total = {
             "path": broker.path,
             "topics": len(names),
@@ -39,7 +42,13 @@ def command(invocation: Invocation, topic: str | None) -> None:
                 {"topic": at.topic, "partition": at.partition, **report._asdict()}
                 for at, report in reports.items()
             ]
-            write_json({**total, "logs": partitions, "recovery_reports": recovered})
+            damaged = [
+                {"topic": at.topic, "partition": at.partition, "damage": str(error)}
+                for at, error in damages.items()
+            ]
+            write_json(
+                {**total, "logs": partitions, "recovery_reports": recovered, "damages": damaged}
+            )
             return
         if not partitions:
             say(f"no topics in {broker.path}")
@@ -51,6 +60,8 @@ def command(invocation: Invocation, topic: str | None) -> None:
         )
         for at, report in reports.items():
             say(f"{at.topic}-{at.partition}: {_recovery(report)}")
+        for at, error in damages.items():
+            say(f"{at.topic}-{at.partition}: damaged: {' '.join(str(error).split())}")
 
 
 def _facts(topic: logstore.Topic) -> list[dict[str, Any]]:
@@ -61,8 +72,9 @@ def _facts(topic: logstore.Topic) -> list[dict[str, Any]]:
         segments = log.segments
         first = last = -1
         if end > start:
-            opening = topic.offset_for_timestamp(0, partition)
-            first = -1 if opening is None else opening.timestamp
+            with contextlib.suppress(CorruptDataError):
+                opening = topic.offset_for_timestamp(0, partition)
+                first = -1 if opening is None else opening.timestamp
             last = max(segment.max_timestamp for segment in segments)
         found.append(
             {
@@ -97,8 +109,8 @@ def _show(partitions: list[dict[str, Any]]) -> None:
             format_count(facts["records"]),
             format_bytes(facts["size_bytes"]),
             str(facts["segments"]),
-            format_time(facts["first_timestamp"]),
-            format_time(facts["last_timestamp"]),
+            format_time(facts["first_timestamp"], "seconds"),
+            format_time(facts["last_timestamp"], "seconds"),
             facts["durability"],
         )
     table.show()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -64,6 +63,8 @@ def topic_of(broker: logstore.Broker, name: str) -> logstore.Topic:
     try:
         return broker.topic(name)
     except UnknownTopicOrPartitionError:
+        import difflib
+
         names = broker.topics()
         near = difflib.get_close_matches(name, names, n=1)
         advice = (

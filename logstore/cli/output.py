@@ -18,7 +18,7 @@ _encode_ascii = json.JSONEncoder(separators=(",", ":"), default=str).encode
 def data_output() -> BinaryIO:
     """Standard output, for bytes."""
     sys.stdout.flush()
-    return click.get_binary_stream("stdout")
+    return sys.stdout.buffer
 
 
 def say(message: str) -> None:
@@ -47,17 +47,17 @@ def format_count(count: int) -> str:
     return f"{count:,}"
 
 
-def format_time(timestamp_ms: int, *, missing: str = "-") -> str:
-    """Milliseconds since 1970 as UTC: ``2013-01-01 10:15:00.000``; years past 9999 stay a number."""
+def format_time(timestamp_ms: int, precision: str = "milliseconds") -> str:
+    """Milliseconds since 1970 as UTC: ``2013-01-01 10:15:00.000``; past the year 9999 the number."""
     if timestamp_ms < 0:
-        return missing
+        return "-"
     from datetime import datetime, timedelta
 
     try:
         moment = datetime(1970, 1, 1) + timedelta(milliseconds=timestamp_ms)
     except OverflowError:
         return f"{timestamp_ms} ms"
-    return moment.isoformat(" ", "milliseconds")
+    return moment.isoformat(" ", precision)
 
 
 class Table:
@@ -108,7 +108,6 @@ class Table:
             table.add_column(heading, justify="right" if right else "left", overflow="fold")
         for row in self.rows:
             table.add_row(*map(Text, row))
-        # A table is as wide as its content: it is better wrapped by the terminal than squeezed out of shape.
-        console = Console(highlight=False)
-        needed = console.measure(table).maximum
-        console.print(table, width=max(needed, 1), crop=False, no_wrap=True)
+        # As wide as its content: a terminal that is too narrow wraps lines, which keeps cells whole.
+        width = Console(width=10_000).measure(table).maximum
+        Console(width=max(width, 1), highlight=False).print(table)

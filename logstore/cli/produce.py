@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from itertools import groupby
@@ -129,7 +130,7 @@ def command(
                     headers, _delimiter(key_delimiter), None if null is None else null.encode()
                 )
             number = 0
-            for lines in _pieces(click.get_binary_stream("stdin")):
+            for lines in _pieces(sys.stdin.buffer):
                 records: list[NewRecord] = []
                 try:
                     for line in lines:

@@ -8,6 +8,7 @@ from time import perf_counter
 
 import click
 
+from logstore.cli.exit_codes import CHECK_FAILED, CORRUPT
 from logstore.cli.invocation import (
     Command,
     InputError,
@@ -84,8 +85,8 @@ def list_segments(invocation: Invocation, topic: str, partition: int | None) -> 
                     format_bytes(segment.size_bytes),
                     str(entries),
                     str(time_entries),
-                    format_time(segment.first_timestamp),
-                    format_time(segment.max_timestamp),
+                    format_time(segment.first_timestamp, "seconds"),
+                    format_time(segment.max_timestamp, "seconds"),
                 )
     if not invocation.json:
         table.show()
@@ -122,7 +123,7 @@ def dump(invocation: Invocation, files: tuple[str, ...], records: bool) -> None:
                 out.write(json_line({"path": path, **fields} if len(files) > 1 else fields))
     out.flush()
     if damaged:
-        raise click.exceptions.Exit(6)
+        raise click.exceptions.Exit(CORRUPT)
 
 
 @command.command("verify", cls=Command)
@@ -170,7 +171,7 @@ def verify(
         f"{len(results)} {plural}, {records} records, {sizes} in {perf_counter() - started:.1f} s: {verdict}"
     )
     if bad:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(CHECK_FAILED)
 
 
 def _show(result: object) -> None:

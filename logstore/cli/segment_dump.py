@@ -148,7 +148,9 @@ def damage_text(damage: Damage) -> str:
         offsets = f"offsets {damage.first_offset} to {damage.end_offset - 1}"
     found = ""
     if damage.expected is not None or damage.actual is not None:
-        found = f" (expected {damage.expected}, found {damage.actual})"
+        # A CRC is written as eight hex digits, as in the line of its batch.
+        form = "{:08x}".format if damage.reason.startswith("CRC") else str
+        found = f" (expected {form(damage.expected)}, found {form(damage.actual)})"
     torn = (
         "; an unfinished write, cut when the log is next opened for writing" if damage.torn else ""
     )

@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from logstore.cli.exit_codes import CHECK_FAILED
 from logstore.cli.invocation import Command, Invocation, pass_invocation, topic_argument, topic_of
 from logstore.cli.output import Table, format_count, say, write_json
 from logstore.cli.settings import config_option, read_settings, retention_option, setting_text
+from logstore.errors import TopicAlreadyExistsError
 from logstore.storage.config import SETTINGS
 from logstore.storage.quantities import format_bytes
 
@@ -57,6 +59,8 @@ def create(
     settings = read_settings(config, retention)
     with invocation.open_for_writing(create=True) as broker:
         there = topic in broker.topics()
+        if there and not exist_ok:
+            raise TopicAlreadyExistsError(f"topic {topic!r} is there already; --exist-ok accepts it")
         created = broker.create_topic(topic, partitions, settings, exist_ok=exist_ok)
         if invocation.json:
             write_json(
@@ -204,17 +208,15 @@ def delete(invocation: Invocation, topic: tuple[str, ...], yes: bool) -> None:
 
 
 def _confirm(question: str) -> None:
-    if not sys.stdin.isatty() and not _has_answer():
-        raise click.UsageError("Nobody is there to confirm the deletion: give --yes.")
-    if not click.confirm(question, err=True):
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():  # Ctrl-C or Ctrl-D
+            raise
+        raise click.UsageError("Nobody is there to confirm the deletion: give --yes.") from None
+    if not agreed:
         say("nothing deleted")
-        raise click.exceptions.Exit(1)
-
-
-def _has_answer() -> bool:
-    """Whether standard input has a line, for an answer that is piped in."""
-    peek = getattr(sys.stdin.buffer, "peek", None)
-    return bool(peek(1)) if peek is not None else bool(sys.stdin.readable())
+        raise click.exceptions.Exit(CHECK_FAILED)
 
 
 def _partitions(count: int) -> str:
