@@ -18,9 +18,16 @@ DEBUG = os.environ.get("LOGSTORE_DEBUG") == "1"
 MSVC = sys.platform == "win32"
 
 COMPILE_ARGS = ["/std:c11", "/O2"] if MSVC else ["-std=c11", "-O3", "-fno-strict-aliasing", "-fvisibility=hidden"]
-if not MSVC and platform.machine() in ("x86_64", "AMD64") and sys.platform == "linux" and "clang" not in os.environ.get("CC", ""):
+IS_GCC_ON_X86 = (
+    sys.platform == "linux"
+    and platform.machine() in ("x86_64", "AMD64")
+    and "clang" not in os.environ.get("CC", "")
+)
+if IS_GCC_ON_X86:
     # Keeps jumps off 32-byte boundaries, where some Intel cores decode them slowly.
     COMPILE_ARGS += ["-Wa,-mbranches-within-32B-boundaries"]
+# The glue around the core gains nothing from -O3 or debug information, and compiles a third faster without.
+EXTENSION_ARGS = [] if MSVC or DEBUG else ["-O2", "-g0"]
 LINK_ARGS: list[str] = []
 if DEBUG:
     SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -86,7 +93,7 @@ setup(
                 [f"{path}.pyx"],
                 include_dirs=["csrc/include"],
                 libraries=["logstore"],
-                extra_compile_args=COMPILE_ARGS,
+                extra_compile_args=[*COMPILE_ARGS, *EXTENSION_ARGS],
                 extra_link_args=LINK_ARGS,
                 depends=HEADERS,
             )
@@ -94,7 +101,7 @@ setup(
         ],
         compiler_directives=DIRECTIVES,
         build_dir="build/cython",
-        nthreads=0,
+        nthreads=os.cpu_count() or 1,
     ),
     options={"build_ext": {"parallel": os.cpu_count()}},
     cmdclass={"build_ext": BuildLibraryFirst, "build_clib": BuildLibrary},
