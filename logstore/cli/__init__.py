@@ -19,7 +19,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from logstore.cli.application import run
 
         return run(arguments)
-    except (
-        KeyboardInterrupt
-    ):  # while modules load: a command of its own accord ends with the same code
+    except KeyboardInterrupt:  # while modules load: a command of its own accord ends with the same code
         return 130

@@ -94,9 +94,7 @@ def _report(error: Exception, debug: bool) -> int:
     if expected:
         click.echo(f"Error: {_one_line(error)}", err=True)
     if code == INTERNAL:
-        click.echo(
-            "Error: this is a fault of logstore; please report it with the lines above.", err=True
-        )
+        click.echo("Error: this is a fault of logstore; please report it with the lines above.", err=True)
     return code
 
 

@@ -26,9 +26,7 @@ _LEAST_LENGTH = 49
 _CRC_COVERS_FROM = 21
 _MAGIC_AT = 16
 _INT32_MAX = 2**31 - 1
-_TRIED_BYTES_MAX = (
-    1 << 30
-)  # of CRCs, in one search for the next sound batch: hostile bytes can't make it endless
+_TRIED_BYTES_MAX = 1 << 30  # of CRCs, in one search for the next sound batch: hostile bytes can't make it endless
 _WRITER_PATIENCE_SECONDS = (0.01, 0.05, 0.2)
 
 
@@ -94,9 +92,7 @@ class LogFile:
     StorageFailureError
     """
 
-    def __init__(
-        self, path: str, *, base_offset: int | None = None, end_offset_max: int = 2**63 - 1
-    ):
+    def __init__(self, path: str, *, base_offset: int | None = None, end_offset_max: int = 2**63 - 1):
         self.path = path
         named = segment_offset(os.path.basename(path))
         self.base_offset = named if base_offset is None else base_offset
@@ -133,13 +129,10 @@ class LogFile:
             end = position + found.size_bytes
             misfit = self._misfit(found, passed.next_offset, passed.epoch)
             if misfit is not None and (
-                before is passed
-                or self._misfit(found, before.next_offset, before.epoch) is not None
+                before is passed or self._misfit(found, before.next_offset, before.epoch) is not None
             ):
                 behind = self._offset_behind(end, passed.next_offset)
-                yield Damage(
-                    self.path, position, end, passed.next_offset, behind, *misfit
-                )
+                yield Damage(self.path, position, end, passed.next_offset, behind, *misfit)
                 position = end
                 continue
             if misfit is not None:
@@ -166,9 +159,7 @@ class LogFile:
             self.size_bytes = size_bytes
         return False
 
-    def _misfit(
-        self, batch: RecordBatch, next_offset: int, epoch: int
-    ) -> tuple[str, str, int] | None:
+    def _misfit(self, batch: RecordBatch, next_offset: int, epoch: int) -> tuple[str, str, int] | None:
         if batch.base_offset < next_offset:
             return (
                 "base offset is below the end of the batch before",
@@ -218,9 +209,7 @@ class LogFile:
         """The batch at a position, or what is wrong there (its end is not known yet)."""
         left = self.size_bytes - position
         if left < _HEADER_BYTES:
-            return self._damage(
-                position, "the file ends inside a batch header", _HEADER_BYTES, left, torn=True
-            )
+            return self._damage(position, "the file ends inside a batch header", _HEADER_BYTES, left, torn=True)
         at = self._window(position, _HEADER_BYTES)
         _, length, _, magic, crc = _HEADER.unpack_from(self._piece, at)
         size = length + _OVERHEAD_BYTES
@@ -259,9 +248,7 @@ class LogFile:
         *,
         torn: bool = False,
     ) -> Damage:
-        return Damage(
-            self.path, position, self.size_bytes, -1, None, reason, expected, actual, torn
-        )
+        return Damage(self.path, position, self.size_bytes, -1, None, reason, expected, actual, torn)
 
     # ---- over damage -----------------------------------------------------------------------------
 
@@ -290,12 +277,8 @@ class LogFile:
         if self.size_bytes - position >= _HEADER_BYTES:
             # What the length says is tried first: a value that holds a batch must not be taken for one of the log's.
             _, length, _, _, _ = _HEADER.unpack_from(self._piece, at)
-            behind = position + length + _OVERHEAD_BYTES
-            if (
-                length >= _LEAST_LENGTH
-                and behind < self.size_bytes
-                and self._fits(behind, next_offset)
-            ):
+            behind: int = position + length + _OVERHEAD_BYTES
+            if length >= _LEAST_LENGTH and behind < self.size_bytes and self._fits(behind, next_offset):
                 return behind
         piece_position = position + 1
         tried_bytes = 0
@@ -304,9 +287,7 @@ class LogFile:
             magic_at = piece.find(b"\x02", _MAGIC_AT)
             while magic_at >= 0:
                 start = magic_at - _MAGIC_AT
-                if start + _HEADER_BYTES <= len(piece) and self._plausible(
-                    piece, start, next_offset
-                ):
+                if start + _HEADER_BYTES <= len(piece) and self._plausible(piece, start, next_offset):
                     candidate = piece_position + start
                     tried_bytes += self._claimed_bytes(piece, start, candidate)
                     if tried_bytes > _TRIED_BYTES_MAX:
@@ -321,11 +302,7 @@ class LogFile:
 
     def _plausible(self, piece: bytes, start: int, next_offset: int) -> bool:
         base_offset, length, epoch, _, _ = _HEADER.unpack_from(piece, start)
-        return bool(
-            next_offset <= base_offset < self.end_offset_max
-            and length >= _LEAST_LENGTH
-            and epoch >= -1
-        )
+        return bool(next_offset <= base_offset < self.end_offset_max and length >= _LEAST_LENGTH and epoch >= -1)
 
     def _claimed_bytes(self, piece: bytes, start: int, position: int) -> int:
         """How much there is to check of a batch, if one starts here; nothing where it would not fit into the file."""
@@ -340,11 +317,7 @@ class LogFile:
         if position >= self.size_bytes:
             return None
         found = self._sound_batch(position)
-        return (
-            found.base_offset
-            if isinstance(found, RecordBatch) and found.base_offset >= next_offset
-            else None
-        )
+        return found.base_offset if isinstance(found, RecordBatch) and found.base_offset >= next_offset else None
 
     def _only_zeros(self, position: int) -> bool:
         while position < self.size_bytes:

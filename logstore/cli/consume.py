@@ -36,9 +36,7 @@ __all__ = ["command", "printable"]
     help="Where to stop: the same; records from there on are left out.",
 )
 @click.option("-n", "--count", type=click.IntRange(0), help="At most this many records.")
-@click.option(
-    "--last", type=click.IntRange(0), metavar="N", help="Only the last N records there are."
-)
+@click.option("--last", type=click.IntRange(0), metavar="N", help="Only the last N records there are.")
 @click.option("-p", "--partition", type=int, help="Only this one; else all, merged by time.")
 @click.option("-f", "--follow", is_flag=True, help="Wait for new records until Ctrl-C.")
 @click.option(
@@ -51,9 +49,7 @@ __all__ = ["command", "printable"]
     "key-value: key, delimiter, value, as they are.",
 )
 @click.option("-K", "--key-delimiter", metavar="TEXT", help=r"For key-value; \t for a tab. [\t]")
-@click.option(
-    "--values-only", is_flag=True, help="Nothing but each value and a newline, as they are."
-)
+@click.option("--values-only", is_flag=True, help="Nothing but each value and a newline, as they are.")
 @click.option(
     "--null",
     metavar="TEXT",
@@ -81,9 +77,7 @@ def command(
     Works beside a running writer. Times are UTC unless they say otherwise.
     """
     if last is not None and (start is not None or stop is not None):
-        raise click.UsageError(
-            "--last counts back from the end: it goes with neither --from nor --to."
-        )
+        raise click.UsageError("--last counts back from the end: it goes with neither --from nor --to.")
     if follow and stop is not None:
         raise click.UsageError("--follow has no end: it does not go with --to.")
     if key_delimiter is not None:
@@ -114,9 +108,7 @@ def command(
         flush()
 
 
-def _last(
-    topic: logstore.Topic, partition: int | None, count: int, follow: bool
-) -> Iterator[logstore.Record]:
+def _last(topic: logstore.Topic, partition: int | None, count: int, follow: bool) -> Iterator[logstore.Record]:
     """The last records, then, if asked for, all that follow."""
     partitions = range(topic.partitions) if partition is None else [partition]
     ends = {at: topic.partition(at).log_end_offset for at in partitions}
@@ -178,6 +170,5 @@ def printable_text(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
     )

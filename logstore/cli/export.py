@@ -40,9 +40,7 @@ _REPORT_EVERY = 4096
 
 @click.command("export", cls=Command)
 @topic_argument()
-@click.argument(
-    "file", required=False, type=click.Path(dir_okay=False, allow_dash=True, path_type=Path)
-)
+@click.argument("file", required=False, type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option(
     "--format",
     "format_",
@@ -122,9 +120,7 @@ def command(
             }
         )
     else:
-        say(
-            f"{format_count(count)} records written to {file} ({format_bytes(size_bytes)}) in {seconds:.1f} s"
-        )
+        say(f"{format_count(count)} records written to {file} ({format_bytes(size_bytes)}) in {seconds:.1f} s")
 
 
 def _write_json_lines(records: Iterator[logstore.Record], out: BinaryIO, progress: Progress) -> int:
@@ -177,14 +173,12 @@ def _write_parquet(
     out: BinaryIO,
     progress: Progress,
 ) -> int:
-    pyarrow = _pyarrow()
-    import pyarrow.parquet
+    arrow = _pyarrow()
+    from pyarrow import parquet
 
-    reader = pyarrow.RecordBatchReader.from_stream(
-        topic.scan(start, stop=stop, partition=partition)
-    )
+    reader = arrow.RecordBatchReader.from_stream(topic.scan(start, stop=stop, partition=partition))
     count = 0
-    with pyarrow.parquet.ParquetWriter(out, reader.schema, compression="zstd") as writer:
+    with parquet.ParquetWriter(out, reader.schema, compression="zstd") as writer:
         for batch in reader:
             writer.write_batch(batch)
             count += batch.num_rows
@@ -210,9 +204,7 @@ def _format_of(file: Path | None) -> str:
         suffixes.pop()
     found = _FORMATS.get(suffixes[-1]) if suffixes else None
     if found is None:
-        raise click.UsageError(
-            f"Which format is {file.name} to have? Give --format jsonl, csv or parquet."
-        )
+        raise click.UsageError(f"Which format is {file.name} to have? Give --format jsonl, csv or parquet.")
     return found
 
 
@@ -228,9 +220,7 @@ def _target(file: Path | None) -> Iterator[BinaryIO]:
     try:
         with unfinished.open("xb") as plain:
             if file.suffix.lower() == ".gz":
-                with gzip.GzipFile(
-                    filename="", mode="wb", fileobj=plain, compresslevel=6
-                ) as packed:
+                with gzip.GzipFile(filename="", mode="wb", fileobj=plain, compresslevel=6) as packed:
                     yield packed  # type: ignore[misc]
             else:
                 yield plain

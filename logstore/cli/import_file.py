@@ -37,7 +37,6 @@ from logstore.cli.table_rows import (
     timestamp_reader,
 )
 
-
 __all__ = ["command"]
 
 _CHUNK_RECORDS = 10_000
@@ -48,9 +47,7 @@ _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
 
 @click.command("import", cls=Command)
 @topic_argument()
-@click.argument(
-    "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
-)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option(
     "-f",
     "--format",
@@ -59,9 +56,7 @@ _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
     help="Else by the file's name: .csv, .tsv, .jsonl, .ndjson, each also with .gz. records: what `logstore export` "
     "writes as JSON lines.",
 )
-@click.option(
-    "-k", "--key", metavar="COLUMN", help="The column (CSV) or field (JSON) that is the key."
-)
+@click.option("-k", "--key", metavar="COLUMN", help="The column (CSV) or field (JSON) that is the key.")
 @click.option(
     "-t",
     "--timestamp",
@@ -73,7 +68,7 @@ _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
     metavar="FORMAT",
     default="auto",
     show_default=True,
-    help="auto: ISO 8601 or ms; iso, s, ms, us, ns; or a pattern such as '%d.%m.%Y %H:%M'. UTC unless it says otherwise.",
+    help="auto: ISO 8601 or ms; iso, s, ms, us, ns; or a pattern such as '%d.%m.%Y %H:%M'. UTC if no zone is given.",
 )
 @click.option(
     "--null",
@@ -82,13 +77,9 @@ _FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
     help="CSV: a cell of this text is null, as an empty one is.",
 )
 @click.option("--as-text", is_flag=True, help="CSV: keep numbers as text.")
-@click.option(
-    "--skip-bad", is_flag=True, help="Leave out rows that can't be read, count and name them."
-)
+@click.option("--skip-bad", is_flag=True, help="Leave out rows that can't be read, count and name them.")
 @click.option("-p", "--partition", type=int, help="All into this one; else by key.")
-@click.option(
-    "--create", is_flag=True, help="Create the topic if it is not there, with the options below."
-)
+@click.option("--create", is_flag=True, help="Create the topic if it is not there, with the options below.")
 @click.option("--partitions", type=click.IntRange(1), help="With --create. [1]")
 @config_option
 @retention_option
@@ -123,9 +114,7 @@ def command(
     """
     format_ = format_ or _format_of(file)
     if (config or retention is not None or partitions is not None) and not create:
-        raise click.UsageError(
-            "--partitions, --config and --retention are for a topic made by --create."
-        )
+        raise click.UsageError("--partitions, --config and --retention are for a topic made by --create.")
     if format_ == "records" and (key is not None or timestamp is not None):
         raise click.UsageError("--format records: each line has its own key and timestamp.")
     if "%" not in timestamp_format and timestamp_format not in (
@@ -136,9 +125,7 @@ def command(
         "us",
         "ns",
     ):
-        raise click.UsageError(
-            f"--timestamp-format {timestamp_format!r} is not auto, iso, s, ms, us, ns or a pattern."
-        )
+        raise click.UsageError(f"--timestamp-format {timestamp_format!r} is not auto, iso, s, ms, us, ns or a pattern.")
     settings = read_settings(config, retention)
     name = "standard input" if str(file) == "-" else str(file)
     appended = Appended(topic)
@@ -151,17 +138,13 @@ def command(
         broker = stack.enter_context(invocation.open_for_writing(create=create))
         if create and topic not in broker.topics():
             broker.create_topic(topic, partitions or 1, settings)
-            say(
-                f"created topic {topic} with {partitions or 1} partition{'s' if (partitions or 1) > 1 else ''}"
-            )
+            say(f"created topic {topic} with {partitions or 1} partition{'s' if (partitions or 1) > 1 else ''}")
         found = topic_of(broker, topic)
         check_partition(found, partition)
         try:
             with Progress(f"import {name}", total) as progress:
                 for chunk in _chunks(rows, name, skip_bad):
-                    append_records(
-                        found, chunk.records, partition, durability or "appended", appended
-                    )
+                    append_records(found, chunk.records, partition, durability or "appended", appended)
                     bad += chunk.bad
                     progress.update(raw.tell() if total is not None else appended.count)
         except InputError:

@@ -101,13 +101,9 @@ def read_leader_epochs(path: str) -> list[tuple[int, int]]:
         try:
             entry = int(row[0]), int(row[1])
         except ValueError:
-            raise CorruptDataError(
-                path, -1, "malformed entry", "two numbers", " ".join(row)[:80]
-            ) from None
+            raise CorruptDataError(path, -1, "malformed entry", "two numbers", " ".join(row)[:80]) from None
         if min(entry) < 0 or (found and (entry[0] <= found[-1][0] or entry[1] <= found[-1][1])):
-            raise CorruptDataError(
-                path, -1, "epochs and offsets must rise", None, f"{entry[0]} {entry[1]}"
-            )
+            raise CorruptDataError(path, -1, "epochs and offsets must rise", None, f"{entry[0]} {entry[1]}")
         found.append(entry)
     return found
 
@@ -148,11 +144,7 @@ class OffsetIndexCheck:
         return self.fault
 
     def _entries_before(self, position: int) -> None:
-        if (
-            not self.fault
-            and self._next < len(self._entries)
-            and self._entries[self._next][1] < position
-        ):
+        if not self.fault and self._next < len(self._entries) and self._entries[self._next][1] < position:
             self.fault = f"entry {self._next} points to position {self._entries[self._next][1]}, where no batch starts"
 
 
@@ -175,11 +167,7 @@ class TimeIndexCheck:
             self._largest = (placed.batch.max_timestamp, last)
         if self._next < len(self._entries) and self._entries[self._next] == self._largest:
             self._next += 1
-        elif (
-            not self._unknown
-            and self._next < len(self._entries)
-            and self._entries[self._next][1] == last
-        ):
+        elif not self._unknown and self._next < len(self._entries) and self._entries[self._next][1] == last:
             self._say(self._entries[self._next])
 
     def skip(self) -> None:
@@ -193,11 +181,7 @@ class TimeIndexCheck:
         return self.fault
 
     def _entries_before(self, relative_offset: int) -> None:
-        if (
-            not self._unknown
-            and self._next < len(self._entries)
-            and self._entries[self._next][1] < relative_offset
-        ):
+        if not self._unknown and self._next < len(self._entries) and self._entries[self._next][1] < relative_offset:
             self._say(self._entries[self._next])
 
     def _say(self, entry: tuple[int, int]) -> None:

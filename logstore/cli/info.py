@@ -26,9 +26,7 @@ def command(invocation: Invocation, topic: str | None) -> None:
     with invocation.open_for_reading() as broker:
         names = broker.topics() if topic is None else [topic_of(broker, topic).name]
         partitions = [facts for name in names for facts in _facts(broker.topic(name))]
-        reports = {
-            at: report for at, report in broker.recovery_reports.items() if at.topic in names
-        }
+        reports = {at: report for at, report in broker.recovery_reports.items() if at.topic in names}
         damages = {at: error for at, error in broker.damages.items() if at.topic in names}
         total = {
             "path": broker.path,
@@ -39,16 +37,12 @@ def command(invocation: Invocation, topic: str | None) -> None:
         }
         if invocation.json:
             recovered = [
-                {"topic": at.topic, "partition": at.partition, **report._asdict()}
-                for at, report in reports.items()
+                {"topic": at.topic, "partition": at.partition, **report._asdict()} for at, report in reports.items()
             ]
             damaged = [
-                {"topic": at.topic, "partition": at.partition, "damage": str(error)}
-                for at, error in damages.items()
+                {"topic": at.topic, "partition": at.partition, "damage": str(error)} for at, error in damages.items()
             ]
-            write_json(
-                {**total, "logs": partitions, "recovery_reports": recovered, "damages": damaged}
-            )
+            write_json({**total, "logs": partitions, "recovery_reports": recovered, "damages": damaged})
             return
         if not partitions:
             say(f"no topics in {broker.path}")
@@ -124,7 +118,5 @@ def _recovery(report: Any) -> str:
             f"({report.reason})" + (f", kept as {report.kept_as}" if report.kept_as else "")
         )
     if report.rebuilt_indexes:
-        parts.append(
-            f"{report.rebuilt_indexes} index files were missing or doubtful and were derived again"
-        )
+        parts.append(f"{report.rebuilt_indexes} index files were missing or doubtful and were derived again")
     return "; ".join(parts) or "recovered"

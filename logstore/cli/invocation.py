@@ -67,12 +67,8 @@ def topic_of(broker: logstore.Broker, name: str) -> logstore.Topic:
 
         names = broker.topics()
         near = difflib.get_close_matches(name, names, n=1)
-        advice = (
-            f"did you mean {near[0]!r}?" if near else "`logstore topic list` shows what there is"
-        )
-        raise UnknownTopicOrPartitionError(
-            f"there is no topic {name!r} in {broker.path}; {advice}"
-        ) from None
+        advice = f"did you mean {near[0]!r}?" if near else "`logstore topic list` shows what there is"
+        raise UnknownTopicOrPartitionError(f"there is no topic {name!r} in {broker.path}; {advice}") from None
 
 
 class InputError(click.ClickException):

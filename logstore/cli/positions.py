@@ -16,12 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["POSITION", "check_partition"]
 
 
-class _PositionType(click.ParamType):
+class _PositionType(click.ParamType):  # type: ignore[type-arg]
     name = "position"
 
-    def convert(
-        self, value: Any, parameter: click.Parameter | None, ctx: click.Context | None
-    ) -> Position:
+    def convert(self, value: Any, parameter: click.Parameter | None, ctx: click.Context | None) -> Position:
         if not isinstance(value, str):
             return value  # type: ignore[no-any-return]
         text = value.strip()

@@ -63,7 +63,8 @@ class Appended:
     def __str__(self) -> str:
         records = "1 record" if self.count == 1 else f"{format_count(self.count)} records"
         places = [
-            f"partition {partition}: {format_count(count)} (offset{f's {first} to {last}' if count > 1 else f' {first}'})"
+            f"partition {partition}: {format_count(count)} "
+            + (f"(offsets {first} to {last})" if count > 1 else f"(offset {first})")
             for partition, (count, first, last) in sorted(self.partitions.items())
         ]
         return f"{records} appended to {self.topic}" + "".join(f"\n  {place}" for place in places)
@@ -89,13 +90,11 @@ class Appended:
 )
 @click.option("--null", metavar="TEXT", help="Lines: a key or value of just this text is null.")
 @click.option("-p", "--partition", type=int, help="All into this one; else by key.")
-@click.option(
-    "-H", "--header", metavar="NAME=VALUE", multiple=True, help="On every record; may be repeated."
-)
+@click.option("-H", "--header", metavar="NAME=VALUE", multiple=True, help="On every record; may be repeated.")
 @click.option(
     "--durability",
     type=DURABILITIES,
-    help="What an acknowledgement means; else the topic's own setting.",
+    help="What an acknowledgement means; else as the topic is set.",
 )
 @pass_invocation
 def command(
@@ -114,9 +113,7 @@ def command(
     was read before a bad line stays appended.
     """
     if format_ == "json" and (key_delimiter is not None or null is not None):
-        raise click.UsageError(
-            "-K and --null are for --format lines; JSON lines carry their keys and nulls."
-        )
+        raise click.UsageError("-K and --null are for --format lines; JSON lines carry their keys and nulls.")
     headers = tuple(_header(text) for text in header)
     appended = Appended(topic)
     with invocation.open_for_writing() as broker:
@@ -126,9 +123,7 @@ def command(
             if format_ == "json":
                 parse: Any = _JsonLines(headers)
             else:
-                parse = _PlainLines(
-                    headers, _delimiter(key_delimiter), None if null is None else null.encode()
-                )
+                parse = _PlainLines(headers, _delimiter(key_delimiter), None if null is None else null.encode())
             number = 0
             for lines in _pieces(sys.stdin.buffer):
                 records: list[NewRecord] = []
@@ -161,9 +156,7 @@ def append_records(
         offsets = topic.append_many(
             [record.value for record in alike],
             [record.key for record in alike],
-            timestamps=[
-                now_ms if record.timestamp is None else record.timestamp for record in alike
-            ],
+            timestamps=[now_ms if record.timestamp is None else record.timestamp for record in alike],
             headers=list(headers) or None,
             partition=partition,
             durability=durability,

@@ -89,9 +89,7 @@ def _bytes_from(value: Any, what: str) -> bytes | None:
         try:
             return value.encode()
         except UnicodeEncodeError:
-            raise ValueError(
-                f"{what} has half of a surrogate pair, which UTF-8 can't hold"
-            ) from None
+            raise ValueError(f"{what} has half of a surrogate pair, which UTF-8 can't hold") from None
     if isinstance(value, dict) and list(value) == ["base64"] and isinstance(value["base64"], str):
         try:
             return base64.b64decode(value["base64"], validate=True)
@@ -105,8 +103,7 @@ def _headers_from(value: Any) -> tuple[tuple[str, bytes | None], ...]:
         return ()
     pairs = list(value.items()) if isinstance(value, dict) else value
     if isinstance(pairs, list) and all(
-        isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
-        for pair in pairs
+        isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs
     ):
         return tuple((name, _bytes_from(content, f"header {name!r}")) for name, content in pairs)
     raise ValueError("headers must be a list of [name, value] or an object")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from time import perf_counter
 
 import click
@@ -131,9 +132,7 @@ def dump(invocation: Invocation, files: tuple[str, ...], records: bool) -> None:
 @click.option("-p", "--partition", type=int, help="Of a topic, only this one.")
 @click.option("-q", "--quiet", is_flag=True, help="Name damage only.")
 @pass_invocation
-def verify(
-    invocation: Invocation, targets: tuple[str, ...], partition: int | None, quiet: bool
-) -> None:
+def verify(invocation: Invocation, targets: tuple[str, ...], partition: int | None, quiet: bool) -> None:
     """Check every CRC, the structure, and that the indexes agree; name every damaged range.
 
     A target is a topic of the directory, a .log file, or a partition's directory. Only reads, and needs no
@@ -148,10 +147,7 @@ def verify(
     started = perf_counter()
     with Progress("verify", total) as progress:
         for path, end_offset_max in files:
-            before = done
-            result = verify_file(
-                path, end_offset_max, lambda here, before=before: progress.update(before + here)
-            )
+            result = verify_file(path, end_offset_max, partial(_update, progress, done))
             done += os.path.getsize(path)
             progress.update(done)
             results.append(result)
@@ -163,15 +159,15 @@ def verify(
     bad = sum(not result.is_sound for result in results)
     records = format_count(sum(result.records for result in results))
     sizes = format_bytes(sum(result.size_bytes for result in results))
-    verdict = (
-        click.style(f"{bad} damaged", fg="red") if bad else click.style("all sound", fg="green")
-    )
+    verdict = click.style(f"{bad} damaged", fg="red") if bad else click.style("all sound", fg="green")
     plural = "file" if len(results) == 1 else "files"
-    say(
-        f"{len(results)} {plural}, {records} records, {sizes} in {perf_counter() - started:.1f} s: {verdict}"
-    )
+    say(f"{len(results)} {plural}, {records} records, {sizes} in {perf_counter() - started:.1f} s: {verdict}")
     if bad:
         raise click.exceptions.Exit(CHECK_FAILED)
+
+
+def _update(progress: Progress, before: int, here: int) -> None:
+    progress.update(before + here)
 
 
 def _show(result: object) -> None:
@@ -190,17 +186,13 @@ def _show(result: object) -> None:
     for damage in result.damages:
         click.echo(f"    {damage_text(damage)}")
     for finding in result.findings:
-        advice = (
-            "" if finding.path == result.path else "; it can be removed, and is then derived again"
-        )
+        advice = "" if finding.path == result.path else "; it can be removed, and is then derived again"
         click.echo(f"    {os.path.basename(finding.path)}: {finding.reason}{advice}")
     for reason, batches in result.unopened.items():
         click.echo(f"    records of {batches} batches not looked into: {reason}")
 
 
-def _files_of(
-    invocation: Invocation, target: str, partition: int | None
-) -> Iterator[tuple[str, int]]:
+def _files_of(invocation: Invocation, target: str, partition: int | None) -> Iterator[tuple[str, int]]:
     """The files to check for one target, and the bound of each one's offsets."""
     from logstore.cli.segment_verify import log_files_of
 
@@ -216,9 +208,7 @@ def _files_of(
     elif os.path.isdir(target):
         files = list(_files_in(target))
         if not files:
-            raise InputError(
-                f"{target} has no .log files; give a partition's directory, or -d DIR and a topic"
-            )
+            raise InputError(f"{target} has no .log files; give a partition's directory, or -d DIR and a topic")
         yield from files
     elif os.path.exists(target):
         if not target.endswith(".log") and os.path.basename(target) != LEADER_EPOCH_FILE:
@@ -235,9 +225,7 @@ def _files_of(
         raise InputError(f"{target}: no such file")
     else:
         directory = invocation.require_directory()
-        raise UnknownTopicOrPartitionError(
-            f"there is no topic {target!r} in {directory}, and no such file"
-        )
+        raise UnknownTopicOrPartitionError(f"there is no topic {target!r} in {directory}, and no such file")
 
 
 def _files_in(directory: str) -> Iterator[tuple[str, int]]:

@@ -103,9 +103,7 @@ def _batch_text(placed: PlacedBatch) -> str:
     if batch.has_delete_horizon:
         flags.append("delete-horizon")
     if batch.producer_id >= 0:
-        flags.append(
-            f"producer={batch.producer_id}/{batch.producer_epoch} sequence={batch.base_sequence}"
-        )
+        flags.append(f"producer={batch.producer_id}/{batch.producer_epoch} sequence={batch.base_sequence}")
     offsets = f"{batch.base_offset} to {batch.last_offset}"
     return (
         f"{placed.position:>10}  {offsets:<21}  {batch.records_count:>7}  {batch.size_bytes:>8}  "
@@ -151,9 +149,7 @@ def damage_text(damage: Damage) -> str:
         # A CRC is written as eight hex digits, as in the line of its batch.
         form = "{:08x}".format if damage.reason.startswith("CRC") else str
         found = f" (expected {form(damage.expected)}, found {form(damage.actual)})"
-    torn = (
-        "; an unfinished write, cut when the log is next opened for writing" if damage.torn else ""
-    )
+    torn = "; an unfinished write, cut when the log is next opened for writing" if damage.torn else ""
     return f"{offsets}, bytes {damage.position} to {damage.end_position - 1}: {damage.reason}{found}{torn}"
 
 

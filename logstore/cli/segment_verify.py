@@ -62,22 +62,17 @@ class Verified:
             "batches": self.batches,
             "records": self.records,
             "damages": [damage_json(damage) for damage in self.damages],
-            "index_faults": [
-                {"path": finding.path, "reason": finding.reason} for finding in self.findings
-            ],
+            "index_faults": [{"path": finding.path, "reason": finding.reason} for finding in self.findings],
             "unchecked_batches": self.unopened,
         }
 
 
 def log_files_of(directory: str) -> list[tuple[str, int]]:
     """The segments of a partition directory: path, and the bound that the next one sets to its offsets."""
-    bases = sorted(
-        base for name in os.listdir(directory) if (base := segment_offset(name)) is not None
-    )
+    bases = sorted(base for name in os.listdir(directory) if (base := segment_offset(name)) is not None)
     bounds = [*bases[1:], 2**63 - 1]
     return [
-        (os.path.join(directory, segment_file_name(base)), bound)
-        for base, bound in zip(bases, bounds, strict=False)
+        (os.path.join(directory, segment_file_name(base)), bound) for base, bound in zip(bases, bounds, strict=False)
     ]
 
 
@@ -160,10 +155,6 @@ def _verify_leader_epochs(path: str) -> Verified:
     try:
         read_leader_epochs(path)
     except CorruptDataError as error:
-        found = (
-            f" (expected {error.expected}, found {error.actual})"
-            if error.actual is not None
-            else ""
-        )
+        found = f" (expected {error.expected}, found {error.actual})" if error.actual is not None else ""
         result.findings.append(Finding(path, f"{error.reason}{found}"))
     return result

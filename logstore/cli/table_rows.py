@@ -143,9 +143,7 @@ def _csv_records(
             if not cells:  # an empty line
                 continue
             if len(cells) != columns_count:
-                yield BadRow(
-                    line, f"{len(cells)} cells, but the first line has {columns_count} columns"
-                )
+                yield BadRow(line, f"{len(cells)} cells, but the first line has {columns_count} columns")
                 continue
             key = None
             if key_at is not None and cells[key_at] not in nulls:
@@ -158,9 +156,7 @@ def _csv_records(
             yield BadRow(line, _why(error))
 
 
-def json_rows(
-    file: BinaryIO, key: str | None, timestamp: str | None, read_timestamp: TimestampReader
-) -> Rows:
+def json_rows(file: BinaryIO, key: str | None, timestamp: str | None, read_timestamp: TimestampReader) -> Rows:
     """Each line of a JSON lines file as it stands; key and timestamp are fields of the object in it.
 
     Raises
@@ -216,9 +212,7 @@ def timestamp_reader(format_: str) -> TimestampReader:
     Times are UTC unless they say otherwise. The function returned raises ValueError.
     """
     if "%" in format_:
-        return lru_cache(10_000)(
-            lambda text: _ms_of(datetime.strptime(text.strip(), format_), text)
-        )
+        return lru_cache(10_000)(lambda text: _ms_of(datetime.strptime(text.strip(), format_), text))
     if format_ in ("auto", "iso"):
         numbers = format_ == "auto"
 
@@ -230,21 +224,17 @@ def timestamp_reader(format_: str) -> TimestampReader:
                 moment = datetime.fromisoformat(text.strip())
             except ValueError:
                 wanted = "ISO 8601 time or milliseconds since 1970" if numbers else "ISO 8601 time"
-                raise ValueError(
-                    f"timestamp {text!r} is no {wanted}; see --timestamp-format"
-                ) from None
+                raise ValueError(f"timestamp {text!r} is no {wanted}; see --timestamp-format") from None
             return _ms_of(moment, text)
 
         return read
-    numerator, denominator = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}[
-        format_
-    ]
+    numerator, denominator = {"s": (1000, 1), "ms": (1, 1), "us": (1, 1000), "ns": (1, 1_000_000)}[format_]
 
     def read_number(text: str) -> int:
         whole, _, fraction = text.strip().partition(".")
         if not whole.isdecimal() or (fraction and not fraction.isdecimal()):
             raise ValueError(f"timestamp {text!r} is no number of {format_} since 1970")
-        scale = 10 ** len(fraction)
+        scale: int = 10 ** len(fraction)
         return int(whole + fraction) * numerator // (denominator * scale)
 
     return read_number

@@ -97,17 +97,13 @@ def list_topics(invocation: Invocation) -> None:
                         "size_bytes": size_bytes,
                     }
                 )
-            table.add(
-                topic.name, str(topic.partitions), format_count(records), format_bytes(size_bytes)
-            )
+            table.add(topic.name, str(topic.partitions), format_count(records), format_bytes(size_bytes))
         if invocation.json:
             return
         if topics:
             table.show()
         else:
-            say(
-                f"no topics in {broker.path}; `logstore -d {broker.path} topic create NAME` makes one"
-            )
+            say(f"no topics in {broker.path}; `logstore -d {broker.path} topic create NAME` makes one")
 
 
 @command.command("describe", cls=Command)
@@ -164,9 +160,7 @@ def alter(
     """Change settings, or add partitions."""
     settings: dict[str, str | None] = {**read_settings(config, retention), **dict.fromkeys(unset)}
     if not settings and partitions is None:
-        raise click.UsageError(
-            "Nothing to change: give --config, --retention, --unset or --partitions."
-        )
+        raise click.UsageError("Nothing to change: give --config, --retention, --unset or --partitions.")
     with invocation.open_for_writing() as broker:
         topic_of(broker, topic)
         more = {} if partitions is None else {"partitions": partitions}
@@ -180,9 +174,7 @@ def alter(
                 }
             )
             return
-        say(
-            f"topic {topic} has {_partitions(altered.partitions)} and {_settings(altered.config.overrides())}"
-        )
+        say(f"topic {topic} has {_partitions(altered.partitions)} and {_settings(altered.config.overrides())}")
 
 
 @command.command("delete", cls=Command)

@@ -15,7 +15,7 @@ from logstore.cli.application import cli
 BASE_MS = 1_357_034_400_000  # 2013-01-01 10:00 UTC
 
 
-@pytest.fixture()
+@pytest.fixture
 def directory(tmp_path):
     """`orders`: 3 partitions, 30 records with keys; `plain`: 1 partition, 100 records in batches of 10."""
     path = tmp_path / "data"
@@ -42,9 +42,7 @@ class Command:
         self.path = path
 
     def __call__(self, *arguments, input=None, code=0):
-        result = CliRunner(env={"LOGSTORE_DIR": str(self.path)}).invoke(
-            cli, list(map(str, arguments)), input=input
-        )
+        result = CliRunner(env={"LOGSTORE_DIR": str(self.path)}).invoke(cli, list(map(str, arguments)), input=input)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == code, f"{result.exit_code}: {result.stdout}\n{result.stderr}"
@@ -56,12 +54,12 @@ class Command:
         return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-@pytest.fixture()
+@pytest.fixture
 def run(directory):
     return Command(directory)
 
 
-@pytest.fixture()
+@pytest.fixture
 def spawn(directory):
     """Starts `python -m logstore` as a process of its own; those still there at the end are killed."""
     started = []

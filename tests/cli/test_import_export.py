@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-CSV = "tail,when,n,note\nN1,2013-01-01T10:00:00Z,007,\nN2,2013-01-01 10:05,1.5,\"two\nlines, quoted\"\n,1357034460000,-3,NA\n"
+CSV = """tail,when,n,note
+N1,2013-01-01T10:00:00Z,007,
+N2,2013-01-01 10:05,1.5,"two
+lines, quoted"
+,1357034460000,-3,NA
+"""
 
 
 def test_csv(run, tmp_path):
@@ -138,7 +143,13 @@ def test_a_missing_topic_is_not_made_unasked(run):
 
 
 def test_export_json_lines_can_be_imported_again(run, tmp_path):
-    run("produce", "orders", "--format", "json", input='{"key": {"base64": "/w=="}, "value": null, "headers": [["h", null]]}\n')
+    run(
+        "produce",
+        "orders",
+        "--format",
+        "json",
+        input='{"key": {"base64": "/w=="}, "value": null, "headers": [["h", null]]}\n',
+    )
     file = tmp_path / "orders.jsonl"
     result = run("export", "orders", file)
     assert "31 records written" in result.stderr
@@ -202,7 +213,20 @@ def test_an_export_that_meets_damage_leaves_no_file(run, directory, tmp_path):
 
 def test_the_shipped_example(run):
     example = Path(__file__).parents[2] / "examples" / "data" / "flights-2013-01.csv.gz"
-    run("import", "flights", example, "-k", "tailnum", "-t", "time_hour", "--null", "NA", "--create", "--partitions", "4")
+    run(
+        "import",
+        "flights",
+        example,
+        "-k",
+        "tailnum",
+        "-t",
+        "time_hour",
+        "--null",
+        "NA",
+        "--create",
+        "--partitions",
+        "4",
+    )
     (facts,) = run.json("info", "flights")
     assert facts["records"] == 27_004
     assert len(facts["logs"]) == 4

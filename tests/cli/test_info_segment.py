@@ -17,7 +17,7 @@ def flip(path, position, mask=1):
     path.write_bytes(data)
 
 
-@pytest.fixture()
+@pytest.fixture
 def logs(directory):
     return sorted((directory / "plain-0").glob("*.log"))
 

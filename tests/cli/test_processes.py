@@ -113,8 +113,14 @@ def test_a_second_writer_is_refused_by_name_and_readers_are_not(spawn, directory
         assert (code, out) == (4, b"")
         assert f"process {os.getpid()}" in err
         assert "Traceback" not in err
-        for arguments in (("info",), ("topic", "list"), ("segment", "list", "plain"), ("segment", "verify", "plain"),
-                          ("consume", "plain"), ("export", "plain")):
+        for arguments in (
+            ("info",),
+            ("topic", "list"),
+            ("segment", "list", "plain"),
+            ("segment", "verify", "plain"),
+            ("consume", "plain"),
+            ("export", "plain"),
+        ):
             assert finish(spawn(*arguments))[0] == 0, arguments
 
 
@@ -133,7 +139,9 @@ def test_produce_appends_each_line_as_it_comes(spawn, directory):
         assert Lines(follower).next() == f"line {n}"
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
-    assert (code, err) == (130, "3 records appended to plain\n  partition 0: 3 (offsets 100 to 102)\n")
+    # The third record can be read before it is acknowledged; only what is acknowledged is reported.
+    assert code == 130
+    assert err in [f"{n} records appended to plain\n  partition 0: {n} (offsets 100 to {99 + n})\n" for n in (2, 3)]
 
 
 def test_output_of_one_command_is_input_of_the_next(spawn):

@@ -32,7 +32,7 @@ def test_json_lines_round_trip(run):
     lines = [
         {"key": "k", "value": "v", "timestamp": 5, "headers": [["a", "1"], ["a", None], ["b", {"base64": "/w=="}]]},
         {"key": {"base64": "AP8="}, "value": None, "timestamp": 6, "headers": []},
-        {"value": "ü\n\"", "headers": {"only": "one"}},
+        {"value": 'ü\n"', "headers": {"only": "one"}},
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (report,) = run.json("produce", "plain", "--format", "json", "-p", "0", input=text)
@@ -40,7 +40,7 @@ def test_json_lines_round_trip(run):
     first, second, third = run.json("consume", "plain", "--from", "100")
     assert {name: first[name] for name in lines[0]} == lines[0]
     assert {name: second[name] for name in lines[1]} == lines[1]
-    assert (third["key"], third["value"], third["headers"]) == (None, "ü\n\"", [["only", "one"]])
+    assert (third["key"], third["value"], third["headers"]) == (None, 'ü\n"', [["only", "one"]])
     assert third["timestamp"] > 1_700_000_000_000
 
 
@@ -74,7 +74,13 @@ def test_headers_and_partition(run):
 
 
 def test_text_shows_where_and_when_and_escapes_what_a_terminal_would_act_on(run):
-    run("produce", "plain", "--format", "json", input='{"value": "\\u001b[2Jx", "key": {"base64": "/w=="}, "timestamp": 0}\n')
+    run(
+        "produce",
+        "plain",
+        "--format",
+        "json",
+        input='{"value": "\\u001b[2Jx", "key": {"base64": "/w=="}, "timestamp": 0}\n',
+    )
     line = run("consume", "plain", "--last", "1").stdout
     assert line == "0:100  1970-01-01 00:00:00.000  \\xff  \\x1b[2Jx\n"
 

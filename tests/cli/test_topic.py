@@ -24,9 +24,7 @@ def test_create_help_names_every_setting(run):
 def test_an_unknown_setting_suggests_the_nearest(run):
     assert "segment.bytes" in run("topic", "create", "a", "-c", "segment.byte=1", code=2).stderr
     assert "KEY=VALUE" in run("topic", "create", "a", "-c", "segment.bytes", code=2).stderr
-    assert "same setting" in run(
-        "topic", "create", "a", "-c", "retention.ms=1", "--retention", "7d", code=2
-    ).stderr
+    assert "same setting" in run("topic", "create", "a", "-c", "retention.ms=1", "--retention", "7d", code=2).stderr
 
 
 def test_list(run, tmp_path):
@@ -53,9 +51,7 @@ def test_describe(run):
 
 
 def test_alter(run):
-    (altered,) = run.json(
-        "topic", "alter", "plain", "-p", "2", "-c", "retention.ms=1h", "--unset", "segment.bytes"
-    )
+    (altered,) = run.json("topic", "alter", "plain", "-p", "2", "-c", "retention.ms=1h", "--unset", "segment.bytes")
     assert altered["partitions"] == 2
     assert altered["config"] == {"index.interval.bytes": 100, "retention.ms": 3_600_000}
     assert "Nothing to change" in run("topic", "alter", "plain", code=2).stderr
