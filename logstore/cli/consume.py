@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logstore.cli.invocation import Command, Invocation, pass_invocation, topic_argument, topic_of
-from logstore.cli.output import data_output, format_time, json_line
+from logstore.cli.output import data_output, format_time
 from logstore.cli.positions import POSITION, check_partition
-from logstore.cli.record_json import json_from_record
+from logstore.cli.record_json import record_line
 
 if TYPE_CHECKING:
     import logstore
@@ -135,7 +135,7 @@ def _tail(topic: logstore.Topic, partition: int, end: int, count: int) -> list[l
 
 def _renderer(format_: str, delimiter: bytes, null: bytes) -> Callable[[logstore.Record], bytes]:
     if format_ == "json":
-        return lambda record: json_line(json_from_record(record))
+        return record_line
     if format_ == "values":
         return lambda record: _or(record.value, null) + b"\n"
     if format_ == "key-value":

@@ -19,7 +19,7 @@ from logstore.cli.invocation import Command, Invocation, pass_invocation, topic_
 from logstore.cli.output import data_output, format_count, json_line, say, write_json
 from logstore.cli.positions import POSITION, check_partition
 from logstore.cli.progress import Progress
-from logstore.cli.record_json import json_from_record
+from logstore.cli.record_json import json_from_record, record_line
 from logstore.errors import MissingDependencyError
 from logstore.storage.quantities import format_bytes
 
@@ -126,7 +126,7 @@ def command(
 def _write_json_lines(records: Iterator[logstore.Record], out: BinaryIO, progress: Progress) -> int:
     count = 0
     for record in records:
-        out.write(json_line(json_from_record(record)))
+        out.write(record_line(record))
         count += 1
         if count % _REPORT_EVERY == 0:
             progress.update(count)

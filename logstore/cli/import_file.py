@@ -147,7 +147,7 @@ def command(
                     append_records(found, chunk.records, partition, durability or "appended", appended)
                     bad += chunk.bad
                     progress.update(raw.tell() if total is not None else appended.count)
-        except InputError:
+        except (InputError, KeyboardInterrupt):
             say(f"of the rows before, {format_count(appended.count) if appended.count else 'none'} were appended")
             raise
         finally:

@@ -144,6 +144,19 @@ def test_produce_appends_each_line_as_it_comes(spawn, directory):
     assert err in [f"{n} records appended to plain\n  partition 0: {n} (offsets 100 to {99 + n})\n" for n in (2, 3)]
 
 
+def test_an_interrupted_import_says_how_far_it_came(spawn, directory):
+    process = spawn("import", "plain", "-", "--format", "csv", stdin=subprocess.PIPE)
+    process.stdin.write(b"n\n" + b"".join(b"%d\n" % n for n in range(10_000)))
+    process.stdin.flush()
+    follower = spawn("consume", "plain", "-f", "--from", "100", "--values-only", "-n", "10000")
+    assert finish(follower)[1].splitlines()[-1] == b'{"n":9999}'
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert (code, err) == (130, "of the rows before, 10,000 were appended\n")
+    with logstore.open(directory, read_only=True) as broker:
+        assert broker.topic("plain").partition(0).log_end_offset == 10_100
+
+
 def test_output_of_one_command_is_input_of_the_next(spawn):
     first = spawn("consume", "orders", "--json")
     second = spawn("produce", "plain", "--format", "json", "--json", stdin=first.stdout)

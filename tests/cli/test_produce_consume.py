@@ -2,6 +2,10 @@ import json
 
 import pytest
 
+import logstore
+from logstore.cli.output import json_line
+from logstore.cli.record_json import json_from_record, record_line
+
 
 def test_lines_become_values_and_come_back(run):
     result = run("produce", "plain", input=b"one\ntwo\r\n\nlast without end")
@@ -63,6 +67,20 @@ def test_bad_json_is_one_clear_line(run, line, reason):
     result = run("produce", "plain", "--format", "json", input=line + "\n", code=2)
     assert reason in result.stderr
     assert "standard input, line 1" in result.stderr
+
+
+def test_a_record_line_is_what_a_json_encoder_makes(run, directory):
+    values = [None, b"", b"plain", 'ü\n"\\\x00\x7f\u2028'.encode(), b"\xff\x00"]
+    with logstore.open(directory) as broker:
+        plain = broker.topic("plain")
+        for value in values:
+            for headers in (None, [("a", value), ('\udcff"', b"x")], [("ü", value)]):
+                plain.append(value, value, headers=headers, timestamp=-1 if value is None else 5)
+        found = 0
+        for record in plain.read(100):
+            assert record_line(record) == json_line(json_from_record(record))
+            found += 1
+    assert found == 15
 
 
 def test_headers_and_partition(run):
