@@ -9,7 +9,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "guide" / "settings.md"
 
 
 def test_the_page_lists_every_setting_with_default_and_meaning():
-    rows = re.findall(r"^\| `([a-z.]+)` \| (.*?) \| (.*?) \|$", PAGE.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9.]+)` \| (.*?) \| (.*?) \|$", PAGE.read_text(), re.MULTILINE)
     expected = [
         (
             setting.name,
