@@ -671,6 +671,7 @@ cdef class Segment:
 
     def unwritten_index_bytes(self):
         """What the index files still lack: ``((position, bytes), (position, bytes))`` of .index and .timeindex."""
+        self.ensure_open()
         return (
             (self.offset_entries_written * LS_OFFSET_INDEX_ENTRY_BYTES,
              self.encode_offset_index(self.offset_entries_written)),

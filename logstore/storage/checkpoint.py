@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from logstore._native.checksum import crc32c
 from logstore.errors import UnsupportedFormatError
-from logstore.storage.files import refusals, write_at
+from logstore.storage.files import refusals, sync_directory, write_at
 
 __all__ = ["SLOT_BYTES", "Checkpoint", "CheckpointFile"]
 
@@ -61,11 +61,12 @@ class Checkpoint(NamedTuple):
 class CheckpointFile:
     """The file, and which of its slots is next. One writer at a time."""
 
-    __slots__ = ("_sequence", "path")
+    __slots__ = ("_is_named", "_sequence", "path")
 
     def __init__(self, path: str):
         self.path = path
         self._sequence = 0
+        self._is_named = False  # whether the file's name is known to be on disk
 
     def read(self) -> Checkpoint | None:
         """The newest whole state; None where there is none.
@@ -130,6 +131,9 @@ class CheckpointFile:
         body = _BODY.pack(MAGIC, VERSION, flags, sequence, *state[:5])
         write_at(self.path, sequence % 2 * SLOT_BYTES, body + _CRC.pack(crc32c(body)), sync=sync)
         self._sequence = sequence
+        if sync and not self._is_named:
+            sync_directory(os.path.dirname(self.path))
+            self._is_named = True
 
     def replace(self, state: Checkpoint) -> None:
         """Writes a state that contradicts earlier ones (records are gone) into both slots, durably: damage to one

@@ -54,7 +54,7 @@ __all__ = ["Log", "OffsetAndTimestamp"]
 
 # Flushed bytes after which the recovery point on disk is moved: what a scan after a crash reads at most, besides
 # what was not flushed.
-CHECKPOINT_INTERVAL_BYTES = 1 << 20
+CHECKPOINT_INTERVAL_BYTES = 4 << 20
 INT64_MAX = 2**63 - 1
 
 
@@ -409,7 +409,10 @@ class Log(LogAppender):
         saved = self._checkpoint
         if active.base_offset != saved.segment_base_offset or position - saved.position >= CHECKPOINT_INTERVAL_BYTES:
             with contextlib.suppress(StorageFailureError):  # a hint: without it the next open reads more
-                write_indexes(active)
+                for segment in segments[:-1]:
+                    if segment.writable and segment.base_offset >= saved.segment_base_offset:
+                        write_indexes(segment, final=True, sync=True)
+                write_indexes(active, sync=True)
                 self._save_checkpoint(self._state_at(active.base_offset, position, end_offset))
 
     def _sync_segments(self, segments: tuple[Segment, ...]) -> None:
@@ -792,7 +795,7 @@ class Log(LogAppender):
         )
         self._activate(opened.segments[-1], offset, min(self.flushed_offset, offset), max(self._epochs.latest, 0), False)
         with contextlib.suppress(StorageFailureError):  # what stays is checked when used, and only costs time
-            write_indexes(opened.segments[-1], final=True)
+            write_indexes(opened.segments[-1], final=True, sync=True)
         self._new_names = True
         self._sync()
 
@@ -882,7 +885,7 @@ class Log(LogAppender):
         for segment in self.segments[:-1]:
             if segment.doubtful_index:  # rebuilt in memory when it was read: the next open need not do it again
                 with contextlib.suppress(StorageFailureError):
-                    write_indexes(segment, final=True)
+                    write_indexes(segment, final=True, sync=True)
         active = self.segments[-1]
         state = self._state_at(active.base_offset, active.size_bytes, self.log_end_offset)._replace(is_clean=True)
         if self._is_clean and state == self._checkpoint and not active.doubtful_index:
@@ -890,7 +893,7 @@ class Log(LogAppender):
         if self._new_names:
             self._sync()
         active.seal(INT64_MAX)
-        write_indexes(active, final=True)
+        write_indexes(active, final=True, sync=True)
         self._save_checkpoint(state, sync=True)
         self._set_write_state(log_appender.STATE_CLOSED)
 

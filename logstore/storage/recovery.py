@@ -69,19 +69,20 @@ def list_segments(directory: str) -> list[int]:
         return sorted(offset for name in os.listdir(directory) if (offset := layout.segment_offset(name)) is not None)
 
 
-def write_indexes(segment: Segment, *, final: bool = False) -> None:
+def write_indexes(segment: Segment, *, final: bool = False, sync: bool = False) -> None:
     """Brings a segment's index files up to what is in memory; ``final`` cuts whatever stands behind.
 
-    An index can be deleted at any time and comes back, so a full disk only costs the next open some time.
+    An index can be deleted at any time and comes back, so a full disk only costs the next open some time. But one that
+    has lost its last entries looks whole: ``sync`` before a checkpoint says that it need not be looked at again.
     """
     stem = segment.path[: -len(".log")]
     (offset_position, offset_bytes), (time_position, time_bytes) = segment.unwritten_index_bytes()
     offset_size = offset_position + len(offset_bytes)
     time_size = time_position + len(time_bytes)
     if offset_bytes or final:
-        write_at(stem + ".index", offset_position, offset_bytes, size=offset_size if final else None)
+        write_at(stem + ".index", offset_position, offset_bytes, size=offset_size if final else None, sync=sync)
     if time_bytes or final:
-        write_at(stem + ".timeindex", time_position, time_bytes, size=time_size if final else None)
+        write_at(stem + ".timeindex", time_position, time_bytes, size=time_size if final else None, sync=sync)
     segment.index_written(offset_size, time_size)
 
 
@@ -131,7 +132,9 @@ def open_segments(
         opened.segments.append(
             Segment.sealed(os.path.join(directory, layout.segment_file_name(base)), base, end, **settings.as_arguments())
         )
-    _scan_tail(directory, bases, first_doubtful, known, settings, opened, writable=writable)
+    _scan_tail(
+        directory, bases, first_doubtful, known, settings, opened, has_checkpoint=checkpoint is not None, writable=writable
+    )
     opened.flushed_offset = min(known.flushed_offset, opened.log_end_offset)
     return opened
 
@@ -151,10 +154,12 @@ def _scan_tail(
     settings: SegmentSettings,
     opened: OpenedLog,
     *,
+    has_checkpoint: bool,
     writable: bool,
 ) -> None:
     """Scans from the recovery point on; the last segment scanned becomes the active one."""
     scanned_bytes = rebuilt = 0
+    known_contiguous = has_checkpoint and known.is_contiguous
     for index in range(first_doubtful, len(bases)):
         base = bases[index]
         path = os.path.join(directory, layout.segment_file_name(base))
@@ -190,6 +195,11 @@ def _scan_tail(
             else:
                 opened.report = _cut_tail(directory, segment, scan, bases[index + 1 :], writable=writable)
                 is_last = True
+        elif not is_last and known_contiguous and opened.damage is None and end_offset < bases[index + 1]:
+            # Whole batches, but the last ones never got to the disk, while the next file's did.
+            report = _cut_tail(directory, segment, scan, bases[index + 1 :], writable=writable)
+            opened.report = report._replace(reason="records are missing before the next segment")
+            is_last = True
         if is_last:
             opened.segments[index:] = [segment]
             opened.log_end_offset = max(end_offset, opened.log_end_offset)
@@ -197,7 +207,7 @@ def _scan_tail(
         # Whole to its end, though not known to be: the next one is scanned as well.
         if writable and opened.damage is None:
             segment.seal(bases[index + 1])
-            write_indexes(segment, final=True)
+            write_indexes(segment, final=True, sync=True)
     opened.report = opened.report._replace(scanned_bytes=scanned_bytes, rebuilt_indexes=rebuilt)
     if trusted_end := (known.flushed_offset if opened.damage is None else 0):
         if opened.log_end_offset < trusted_end:
