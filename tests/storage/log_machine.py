@@ -348,7 +348,7 @@ class LogMachine(RuleBasedStateMachine):
             self.check_around_damage(recovered, flushed)
             recovered.close()
             return
-        assert flushed <= recovered.log_end_offset <= self.model.visible_end_offset
+        assert flushed <= recovered.log_end_offset <= self.model.visible_end_offset, recovered
         state = self.check_recovered(recovered)
         again = crash_states.copy_log(copy, self.next_directory())
         recovered.close()
@@ -367,7 +367,9 @@ class LogMachine(RuleBasedStateMachine):
         assert recovered.log_start_offset <= self.model.start_offset
         end = recovered.log_end_offset
         start = min(self.model.start_offset, end)
-        assert entries_of(recovered.read(start)) == self.model.visible(None, end)
+        read, expected = entries_of(recovered.read(start)), self.model.visible(None, end)
+        assert [entry.offset for entry in read] == [entry.offset for entry in expected], recovered
+        assert read == expected
         return recovered.log_start_offset, end
 
     def check_around_damage(self, recovered: Log, flushed: int) -> None:
