@@ -403,6 +403,7 @@ class Broker:
             for number in range(first, metadata.partitions):
                 _remove_tree(self._log_path(metadata.name, number))
             with contextlib.suppress(StorageFailureError):
+                sync_directory(self.path)  # a directory that came back would be a topic without settings
                 write_topics(self.path, before)
             raise
         self._metadata = {**before, metadata.name: metadata}

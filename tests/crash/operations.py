@@ -1,0 +1,328 @@
+"""What is cut short: each operation on a small log, and the process that runs it under the shim.
+
+    python operations.py kill OPERATION CALLS ACTION FOLDER     dies at the first call, the second, ...
+    python operations.py fail OPERATION CALLS ERRNO FOLDER      the first call fails, the second, ...
+    python operations.py record OPERATION FOLDER                runs once and writes all calls down
+
+Each run has a folder of its own with ``data``, ``ledger`` and, for errors, ``outcome``.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import logstore
+from ledger import Book, records_of
+from shim import EXIT_KILLED, Shim
+
+SETTINGS = {"segment_bytes": 2048, "index_interval_bytes": 256}
+
+
+# ---- operations -----------------------------------------------------------------------------------
+# A start, made once and without faults, leaves a closed broker or a copy of a running one; then the operation.
+
+
+def _some_records(book: Book, folder: str, count: int) -> None:
+    with logstore.open(folder) as broker:
+        topic = broker.create_topic("t", **SETTINGS)
+        book.say("creating t 1")
+        book.say("created t 1")
+        for _ in range(count):
+            book.append(topic.partition(0))
+
+
+def start_with_nothing(book: Book, folder: str) -> None:
+    return
+
+
+def start_with_records(book: Book, folder: str) -> None:
+    _some_records(book, folder, 20)
+
+
+def start_with_topics(book: Book, folder: str) -> None:
+    with logstore.open(folder) as broker:
+        make_topics(book, broker)
+
+
+def start_torn(book: Book, folder: str) -> None:
+    """As a crash leaves it: several segments, the checkpoint behind, the last batch half written."""
+    running = folder + ".running"
+    with logstore.open(running) as broker:
+        log = broker.create_topic("t", **SETTINGS).partition(0)
+        book.say("creating t 1")
+        book.say("created t 1")
+        for _ in range(24):
+            book.append(log)
+        shutil.copytree(running, folder)
+        torn, position = log.segments[-1].path, log.segments[-1].size_bytes
+    shutil.rmtree(running)
+    with open(os.path.join(folder, os.path.relpath(torn, running)), "r+b") as file:
+        batch = file.read()
+        file.seek(position)
+        file.write(batch[:70])
+
+
+def start_half_truncated(book: Book, folder: str) -> None:
+    """As a crash in a truncation leaves it: what is left of a batch stands beside the log."""
+    running = folder + ".running"
+    with logstore.open(running) as broker:
+        log = broker.create_topic("t", **SETTINGS).partition(0)
+        book.say("creating t 1")
+        book.say("created t 1")
+        for _ in range(3):
+            offsets = book.append_many(log, 8)
+        book.say(f"truncating t {offsets.start + 3}")
+        from logstore.storage import truncation
+
+        def copy_instead(directory: str, name: str) -> None:
+            shutil.copytree(running, folder)
+            raise KeyboardInterrupt
+
+        finish, truncation.finish_truncation = truncation.finish_truncation, copy_instead
+        try:
+            log.truncate_to(offsets.start + 3)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            truncation.finish_truncation = finish
+    shutil.rmtree(running)
+
+
+def append(book: Book, broker) -> None:
+    log = broker.topic("t").partition(0)
+    for _ in range(3):
+        book.append(log)
+    unflushed = [book.append(log, durability="appended") for _ in range(2)]
+    unflushed += [book.append(log, durability="buffered") for _ in range(2)]
+    log.flush()
+    for offset, identity in unflushed:
+        book.say(f"appended t {offset} {identity}")
+    book.append_many(log, 4)
+
+
+def roll(book: Book, broker) -> None:
+    log = broker.topic("t").partition(0)
+    log.roll()
+    book.append(log)
+    book.append_many(log, 25)
+    book.append(log)
+
+
+def truncate(book: Book, broker) -> None:
+    log = broker.topic("t").partition(0)
+    book.truncate(log, log.log_end_offset - 1)
+    book.append(log)
+    inside = book.append_many(log, 6)
+    book.truncate(log, inside.start + 2)
+    book.append(log)
+    book.truncate(log, 7)
+    book.append(log)
+    book.truncate(log, 0)
+    book.append(log)
+
+
+def truncate_first_batch_of_a_segment(book: Book, broker) -> None:
+    log = broker.topic("t").partition(0)
+    log.roll()
+    inside = book.append_many(log, 6)
+    book.append(log)
+    book.truncate(log, inside.start + 2)
+    book.append(log)
+    log.roll()
+    inside = book.append_many(log, 3)
+    book.truncate(log, inside.start)
+    book.append(log)
+
+
+def advance(book: Book, broker) -> None:
+    log = broker.topic("t").partition(0)
+    book.advance(log, 3)
+    book.advance(log, 12)
+    book.append(log)
+    book.advance(log, log.log_end_offset)
+    book.append(log)
+    log.roll()
+    book.advance(log, log.log_end_offset)
+
+
+def make_topics(book: Book, broker) -> None:
+    book.say("creating a 1")
+    made = broker.create_topic("a", **SETTINGS)
+    book.say("created a 1")
+    book.append(made.partition(0), "x")
+    book.say("creating b 3")
+    made = broker.create_topic("b", partitions=3, **SETTINGS)
+    book.say("created b 3")
+    book.append(made.partition(0), "y")
+    book.say("creating a 3")
+    broker.alter_topic("a", partitions=3)
+    book.say("created a 3")
+
+
+def delete_topics(book: Book, broker) -> None:
+    book.say("deleting b")
+    broker.delete_topic("b")
+    book.say("deleted b")
+    book.say("creating b 2")
+    broker.create_topic("b", partitions=2, **SETTINGS)
+    book.say("created b 2")
+
+
+def recover(book: Book, broker) -> None:
+    book.append(broker.topic("t").partition(0))
+
+
+def recover_truncation(book: Book, broker) -> None:
+    log = broker.topic("t").partition(0)
+    book.say(f"truncated t {log.log_end_offset}")
+    book.append(log)
+
+
+OPERATIONS: dict[str, tuple[Callable, Callable]] = {
+    "append": (start_with_records, append),
+    "roll": (start_with_records, roll),
+    "truncate": (start_with_records, truncate),
+    "truncate_first_batch_of_a_segment": (start_with_records, truncate_first_batch_of_a_segment),
+    "advance": (start_with_records, advance),
+    "make_topics": (start_with_nothing, make_topics),
+    "delete_topics": (start_with_topics, delete_topics),
+    "recover": (start_torn, recover),
+    "recover_truncation": (start_half_truncated, recover_truncation),
+}
+
+
+# ---- the process under the shim -------------------------------------------------------------------
+
+
+def prepare(operation: str, folder: Path) -> tuple[Path, list[str], Book]:
+    """The start of an operation, its ledger so far, and the writer's book to go on with."""
+    start = folder / "start"
+    lines: list[str] = []
+    book = Book(lines.append)
+    OPERATIONS[operation][0](book, str(start))
+    start.mkdir(exist_ok=True)
+    return start, lines, book
+
+
+def say_to(path: Path, lines: list[str]) -> Callable[[str], None]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def say(line: str) -> None:
+        os.write(descriptor, (line + "\n").encode())
+
+    for line in lines:
+        say(line)
+    return say
+
+
+def run_each(operation: str, folder: Path, run: Callable[[int, Path, Book], int]) -> None:
+    """Runs in a forked child for n = 1, 2, ... until the operation has fewer calls than that."""
+    start, lines, book = prepare(operation, folder)
+    n = 0
+    while True:
+        n += 1
+        place = folder / f"{n:04d}"
+        place.mkdir()
+        shutil.copytree(start, place / "data")
+        child = os.fork()
+        if child == 0:
+            status = 99
+            try:
+                book.say = say_to(place / "ledger", lines)
+                status = run(n, place, book)
+            except BaseException as error:
+                import traceback
+
+                (place / "error").write_text("".join(traceback.format_exception(error)))
+            finally:
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status not in (0, EXIT_KILLED):
+            sys.exit(f"{operation}: run {n} ended with {status}: {(place / 'error').read_text()}")
+        if status == 0 and not (place / "outcome").exists():
+            return
+
+
+def kill(operation: str, calls: str, action: int, folder: Path) -> None:
+    shim = Shim()
+
+    def run(n: int, place: Path, book: Book) -> int:
+        shim.arm(str(place / "data"), calls, n, action)
+        with logstore.open(place / "data") as broker:
+            OPERATIONS[operation][1](book, broker)
+        return 0
+
+    run_each(operation, folder, run)
+
+
+def fail(operation: str, calls: str, action: int, folder: Path) -> None:
+    """Lets one call fail, then looks at the broker that goes on, and closes it."""
+    shim = Shim()
+
+    def run(n: int, place: Path, book: Book) -> int:
+        outcome: dict[str, object] = {"n": n, "phase": "open"}
+        shim.arm(str(place / "data"), calls, n, action)
+        broker = None
+        try:
+            broker = logstore.open(place / "data")
+            outcome["phase"] = "operation"
+            OPERATIONS[operation][1](book, broker)
+            outcome["phase"] = "close"
+            broker.close()
+        except logstore.LogstoreError as error:
+            outcome["error"] = type(error).__name__
+            outcome["errno"] = getattr(error, "errno", None)
+            outcome["operation"] = getattr(error, "operation", "")
+            outcome["message"] = str(error)
+        hit = shim.disarm() >= n
+        if broker is not None and outcome["phase"] == "operation" and "t" in broker:
+            log = broker.topic("t").partition(0)
+            outcome["readable"] = len(records_of(log)) == log.log_end_offset - log.log_start_offset
+            outcome["writable"] = log.is_writable
+            try:
+                book.append(log)
+                outcome["appends_again"] = True
+            except logstore.StorageFailureError as error:
+                outcome["appends_again"] = False
+                outcome["refusal"] = str(error)
+        if broker is not None:
+            try:
+                broker.close()
+            except logstore.StorageFailureError as error:
+                outcome["close_error"] = str(error)
+        if hit:
+            (place / "outcome").write_text(json.dumps(outcome))
+        return 0
+
+    run_each(operation, folder, run)
+
+
+def record(operation: str, folder: Path) -> None:
+    shim = Shim()
+    start, lines, book = prepare(operation, folder)
+    shutil.copytree(start, folder / "data")
+    (folder / "ledger").write_text("".join(line + "\n" for line in lines))
+    shim.record(str(folder / "data"), str(folder / "calls"))
+    book.say = shim.note
+    with logstore.open(folder / "data") as broker:
+        OPERATIONS[operation][1](book, broker)
+
+
+def main() -> None:
+    what, operation, *rest, folder = sys.argv[1:]
+    if what == "record":
+        record(operation, Path(folder))
+    else:
+        calls, action = rest
+        number = int(action) if action.lstrip("-").isdigit() else getattr(errno, action)
+        {"kill": kill, "fail": fail}[what](operation, calls, number, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""One file operation fails, for each of them in turn: what was acknowledged stays, the error says what happened, and what
+can go on does."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import shim
+from ledger import check_promises, read_ledger
+from operations import OPERATIONS
+
+CALLS = {"EIO": "cowpstrum", "ENOSPC": "cwtrm", "EMFILE": "co", "EINTR": "wpst", "SHORT": "wp"}
+# Deleting and making topics opens many logs; their I/O is that of the other operations.
+LOG_OPERATIONS = [name for name in OPERATIONS if not name.endswith("topics")]
+
+
+def outcomes(library: Path, work: Path, operation: str, error: str) -> list[dict]:
+    action = str(shim.SHORT) if error == "SHORT" else error
+    subprocess.run(
+        [sys.executable, shim.HERE / "operations.py", "fail", operation, CALLS[error], action, work],
+        env=shim.environment(library), check=True, stderr=subprocess.DEVNULL,
+    )
+    found = []
+    for place in sorted(place for place in work.iterdir() if (place / "outcome").exists()):
+        outcome = json.loads((place / "outcome").read_text())
+        try:
+            check_promises(place / "data", read_ledger(place / "ledger"))
+        except Exception as failure:
+            failure.add_note(f"{operation}, call {int(place.name)} of {CALLS[error]!r} failed with {error}: {outcome}")
+            raise
+        found.append(outcome)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_input_output_error_loses_nothing(operation: str, library: Path, work: Path) -> None:
+    for outcome in outcomes(library, work, operation, "EIO"):
+        if "error" in outcome:
+            # An index or a checkpoint that can't be read counts as missing, so not every error is seen.
+            assert outcome["error"] == "StorageFailureError", outcome
+            assert outcome["errno"] == errno.EIO, outcome
+            assert "failed: Input/output error" in outcome["message"], outcome
+        assert outcome.get("readable", True), outcome
+        if outcome.get("writable") is False:
+            assert outcome["appends_again"] is False
+            assert "closed for writing" in outcome["refusal"]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_full_disk_is_said_and_passes(operation: str, library: Path, work: Path) -> None:
+    for outcome in outcomes(library, work, operation, "ENOSPC"):
+        if "error" in outcome:
+            assert outcome["error"] == "DiskFullError", outcome
+        assert outcome.get("readable", True), outcome
+        if operation in ("append", "roll", "recover", "make_topics"):
+            assert outcome.get("appends_again", True), outcome
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_too_many_open_files_is_said_and_passes(operation: str, library: Path, work: Path) -> None:
+    for outcome in outcomes(library, work, operation, "EMFILE"):
+        if "error" in outcome:
+            assert outcome["error"] == "StorageFailureError", outcome
+            assert outcome["errno"] == errno.EMFILE, outcome
+        assert outcome.get("readable", True), outcome
+        if operation in ("append", "roll", "recover", "make_topics"):
+            assert outcome.get("appends_again", True), outcome
+
+
+@pytest.mark.parametrize("operation", LOG_OPERATIONS)
+@pytest.mark.parametrize("error", ["EINTR", "SHORT"])
+def test_interrupted_and_short_calls_are_finished(operation: str, error: str, library: Path, work: Path) -> None:
+    for outcome in outcomes(library, work, operation, error):
+        assert "error" not in outcome, outcome
+
+
+def test_a_failed_fsync_closes_the_log_for_writing(library: Path, work: Path) -> None:
+    found = outcomes_of_syncs(library, work)
+    closed = [outcome for outcome in found if outcome.get("writable") is False]
+    assert closed, "no fdatasync of the log itself was among them"
+    for outcome in closed:
+        assert outcome["appends_again"] is False
+        assert outcome["readable"]
+
+
+def outcomes_of_syncs(library: Path, work: Path) -> list[dict]:
+    subprocess.run(
+        [sys.executable, shim.HERE / "operations.py", "fail", "append", "s", "EIO", work],
+        env=shim.environment(library), check=True, stderr=subprocess.DEVNULL,
+    )
+    return [json.loads(path.read_text()) for path in work.glob("*/outcome")]
