@@ -7,6 +7,7 @@ rolling, flushing, truncating, closing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -772,22 +773,27 @@ class Log(LogAppender):
             self._epochs.write()
         if offset >= self.log_end_offset:
             return
+        truncations = self.truncation_count
+        # The checkpoint is about to say where the log ends: all that stays must be on disk by then.
+        self._sync()
         try:
             opened, checkpoint = truncate_segments(self, offset, self._checkpoint, self._segment_settings())
-        except StorageFailureError as error:
-            if error.operation == "sync" or interrupted_truncation(self.path) is not None:
-                self._fail(error)
+            if opened.damage is None and not opened.segments:
+                opened.segments.append(self._create_segment(offset))
+                self._epochs.clear()
+            if opened.damage is None and self._epochs.latest < 0:
+                self._epochs.assign(0, opened.segments[0].base_offset)
+                self._epochs.write()
+        except BaseException as error:
+            has_begun = self.truncation_count != truncations or interrupted_truncation(self.path) is not None
+            failure = error if isinstance(error, StorageFailureError) else None
+            if has_begun or (failure is not None and failure.operation == "sync"):
+                self._fail(failure or StorageFailureError(self.path, "truncate", errno.EINTR))
             raise
         if opened.damage is not None:
             self.damage = opened.damage
             self._set_write_state(log_appender.STATE_READ_ONLY)
             raise opened.damage
-        if not opened.segments:
-            opened.segments.append(self._create_segment(offset))
-            self._epochs.clear()
-        if self._epochs.latest < 0:
-            self._epochs.assign(0, opened.segments[0].base_offset)
-            self._epochs.write()
         self._checkpoint = checkpoint
         self._publish(
             segments=tuple(opened.segments), log_start_offset=min(self.log_start_offset, offset), log_end_offset=offset,
@@ -798,6 +804,8 @@ class Log(LogAppender):
             write_indexes(opened.segments[-1], final=True, sync=True)
         self._new_names = True
         self._sync()
+        active = self.segments[-1]
+        self._save_checkpoint(self._state_at(active.base_offset, active.size_bytes, offset))
 
     def advance_log_start_offset(self, offset: int) -> None:
         """Removes all records before an offset, durably; segments that hold nothing else are deleted.

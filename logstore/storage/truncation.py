@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from logstore._native.log_cursor import LogCursor
-from logstore._native.record_batch import RecordBatch, RecordBatchBuilder
+from logstore._native.record_batch import Record, RecordBatch, RecordBatchBuilder
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint
 from logstore.storage.files import replace_file
@@ -51,7 +51,9 @@ def truncate_segments(
         batch = LogCursor(log, offset).next_batch()
         if batch is not None and batch.base_offset < offset:
             base_offset = batch.base_offset
-            left = bytes(_records_below(batch, offset))
+            left = _records_below(batch, offset)
+            if batch.records_count <= batch.last_offset_delta:  # compacted: what is left may have gaps between batches
+                checkpoint = checkpoint._replace(is_contiguous=False)
         floors = [segment for segment in segments if segment.base_offset < base_offset]
         if floors:
             found = floors[-1].locate(base_offset)
@@ -64,7 +66,11 @@ def truncate_segments(
         log_start_offset=min(log.log_start_offset, offset), log_end_offset=offset
     )
     log._checkpoint_file.replace(lowered)
-    log._publish(log_end_offset=offset, log_start_offset=lowered.log_start_offset, truncated=True)
+    log._checkpoint = lowered
+    # What stays of the batch can be read again when its file is in place.
+    log._publish(
+        log_end_offset=base_offset, log_start_offset=min(lowered.log_start_offset, base_offset), truncated=offset
+    )
     finish_truncation(log.path, name)
     return open_segments(log.path, lowered, settings, writable=True), lowered
 
@@ -98,20 +104,35 @@ def before_truncation(
     )
 
 
-def _records_below(batch: RecordBatch, offset: int) -> RecordBatch:
-    """The batch without its records from an offset on; all else as it was."""
-    builder = RecordBatchBuilder(batch.size_bytes)
+def _records_below(batch: RecordBatch, offset: int) -> bytes:
+    """The batch without its records from an offset on; all else as it was.
+
+    Compaction leaves gaps inside of a batch: what stands before and behind one becomes a batch of its own.
+    """
+    runs: list[list[Record]] = []
     for record in batch:
-        if record.offset < offset:
-            builder.append(record.value, record.key, headers=record.headers, timestamp=record.timestamp)
+        if record.offset >= offset:
+            break
+        if not runs or record.offset != runs[-1][-1].offset + 1:
+            runs.append([])
+        runs[-1].append(record)
+    return b"".join(bytes(_batch_of(run, batch)) for run in runs)
+
+
+def _batch_of(records: list[Record], model: RecordBatch) -> RecordBatch:
+    """Records with consecutive offsets as one batch with the codec and the producer of the one they come from."""
+    builder = RecordBatchBuilder(model.size_bytes)
+    for record in records:
+        builder.append(record.value, record.key, headers=record.headers, timestamp=record.timestamp)
+    skipped = records[0].offset - model.base_offset
     return builder.build(
-        base_offset=batch.base_offset,
-        codec=batch.codec,
-        partition_leader_epoch=batch.partition_leader_epoch,
-        log_append_timestamp=batch.max_timestamp if batch.timestamp_type == "LogAppendTime" else None,
-        transactional=batch.is_transactional,
-        control=batch.is_control,
-        producer_id=batch.producer_id,
-        producer_epoch=batch.producer_epoch,
-        base_sequence=batch.base_sequence,
+        base_offset=records[0].offset,
+        codec=model.codec,
+        partition_leader_epoch=model.partition_leader_epoch,
+        log_append_timestamp=model.max_timestamp if model.timestamp_type == "LogAppendTime" else None,
+        transactional=model.is_transactional,
+        control=model.is_control,
+        producer_id=model.producer_id,
+        producer_epoch=model.producer_epoch,
+        base_sequence=(model.base_sequence + skipped) & 0x7FFFFFFF if model.base_sequence >= 0 else -1,
     )
