@@ -77,12 +77,13 @@ class LogMachine(RuleBasedStateMachine):
         )
         self.model = LogModel(append_time=append_time)
         self.directory = self.root / "0" / "orders-0"
+        self.on_disk_offset = 0  # records below it have been flushed
         self.open()
 
     def open(self) -> None:
         self.scheduler = ManualScheduler()
         self.log = self.open_log(self.directory, scheduler=self.scheduler)
-        self.last_flushed = 0
+        self.last_flushed = 0  # by this object; a checkpoint may know less than was flushed
 
     def open_log(self, directory: Path, **arguments: object) -> Log:
         return Log(directory, self.config, clock=lambda: self.now_ms, **arguments)
@@ -279,7 +280,7 @@ class LogMachine(RuleBasedStateMachine):
         self.model.hand_over(self.model.end_offset, self.now_ms)
         if offset < self.model.end_offset:
             self.model.cut(offset)
-            self.last_flushed = min(self.last_flushed, offset)
+            self.last_flushed = self.on_disk_offset = offset
             assert self.log.flushed_offset == offset
 
     @rule(data=st.data())
@@ -338,7 +339,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(seed=st.integers(0, 2**32), garbage=st.booleans())
     def lose_power(self, seed, garbage):
         """A prefix is there, with all that was flushed; and recovering twice changes nothing more."""
-        flushed = self.log.flushed_offset
+        flushed = self.on_disk_offset
         copy = crash_states.copy_log(self.directory, self.next_directory())
         damaged = crash_states.lose_power(copy, flushed, Random(seed), garbage=garbage)
         recovered = self.open_log(copy, scheduler=ManualScheduler())
@@ -395,6 +396,7 @@ class LogMachine(RuleBasedStateMachine):
         assert self.log.flushed_offset <= self.log.log_end_offset
         assert self.log.flushed_offset >= self.last_flushed
         self.last_flushed = self.log.flushed_offset
+        self.on_disk_offset = max(self.on_disk_offset, self.last_flushed)
         buffered = self.log.open_batch_records_count
         assert self.log.log_end_offset + buffered == self.model.end_offset
 
