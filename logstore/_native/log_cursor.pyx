@@ -86,10 +86,13 @@ cdef class LogCursor:
         return self.fetch_batch()
 
     cdef int check_truncation(self) except -1:
+        cdef int64_t lowest
         if self.seen_truncations != self.log.truncation_count:
-            if self.next_offset > self.log.log_end_offset:
+            # Also where the log has grown past this position again: what stands there now is something else.
+            lowest = min(self.log.truncation_offsets[self.seen_truncations:])
+            if self.next_offset > lowest:
                 raise LogTruncatedError(
-                    f"{self.log.topic}-{self.log.partition} was truncated to offset {self.log.log_end_offset}, below "
+                    f"{self.log.topic}-{self.log.partition} was truncated to offset {lowest}, below "
                     f"this reader's position {self.next_offset}; read again from there",
                     offset=self.next_offset, log_start_offset=self.log.log_start_offset,
                     log_end_offset=self.log.log_end_offset,
@@ -165,6 +168,8 @@ cdef class LogCursor:
                 place = self.next_place()
                 status = check_place(&place, &header, position, &fault)
             if status != LS_OK:
+                if self.seen_truncations != self.log.truncation_count:
+                    continue  # cut while it was read, and perhaps written anew
                 raise_fault(&fault, self.segment.path)
             self.at += <Py_ssize_t>ls_batch_size_bytes(&header)
             self.least_base_offset = ls_batch_last_offset(&header) + 1
@@ -206,6 +211,9 @@ cdef class LogCursor:
             if segment.locate_batch(self.next_offset, &location):
                 self.segment = segment
                 self.start_at(location.position, location.header.base_offset)
+                # A look-up reads the batch it is after in one go, and nothing behind it.
+                self.next_chunk_bytes = min(max(FIRST_CHUNK_BYTES, <Py_ssize_t>min(
+                    ls_batch_size_bytes(&location.header), self.chunk_bytes)), self.chunk_bytes)
                 return True
             low += 1
         return False
@@ -278,6 +286,10 @@ cdef class LogCursor:
         if status != LS_OK:
             raise_fault(&fault, self.segment.path)
         if <Py_ssize_t>got < size:
+            # Cut meanwhile, or in a truncation that failed half-way: what is below the log end offset is there.
+            chunk.size = at + <Py_ssize_t>got
+            if got > 0 or self.seen_truncations != self.log.truncation_count:
+                return 0
             raise CorruptDataError(self.segment.path, position + got, "the file is shorter than what was appended",
                                    position + size, position + got)
         chunk.size = at + size

@@ -12,6 +12,7 @@ cdef class LogState:
     cdef readonly int64_t log_start_offset
     cdef readonly int64_t log_end_offset        # readers see records below it
     cdef readonly int64_t truncation_count      # how often records were taken away from the end
+    cdef readonly list truncation_offsets       # where the log ended after each
     cdef readonly bint contiguous               # no gaps between batches are legal here
     cdef readonly bint is_open
     cdef set waiters                            # objects with notify(); empty almost always

@@ -12,6 +12,7 @@ class LogState:
     log_start_offset: int
     log_end_offset: int
     truncation_count: int
+    truncation_offsets: list[int]
     contiguous: bool
     is_open: bool
     def add_waiter(self, waiter: Notified) -> None: ...
@@ -24,6 +25,6 @@ class LogState:
         log_start_offset: int | None = None,
         log_end_offset: int | None = None,
         contiguous: bool | None = None,
-        truncated: bool = False,
+        truncated: int | None = None,
         is_open: bool | None = None,
     ) -> None: ...

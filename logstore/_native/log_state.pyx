@@ -22,6 +22,7 @@ cdef class LogState:
         self.topic = ""
         self.segments = ()
         self.waiters = set()
+        self.truncation_offsets = []
         self.is_open = True
 
     cdef int check_readable(self) except -1:
@@ -45,10 +46,11 @@ cdef class LogState:
         self.topic = topic
         self.partition = partition
 
-    def _publish(self, *, segments=None, log_start_offset=None, log_end_offset=None, contiguous=None, truncated=False,
+    def _publish(self, *, segments=None, log_start_offset=None, log_end_offset=None, contiguous=None, truncated=None,
                  is_open=None):
         """Publishes new state in the order readers rely on, and wakes those who wait."""
-        if truncated:
+        if truncated is not None:
+            self.truncation_offsets.append(truncated)
             self.truncation_count += 1
         if is_open is not None:
             self.is_open = is_open
