@@ -69,4 +69,5 @@ cdef class LogAppender(LogState):
 
 
 cdef int level_of(object durability, int default) except -1
+cdef int64_t timestamp_of(object timestamp) except? -1
 cdef const int64_t[::1] timestamps_view(object timestamps, Py_ssize_t count)

@@ -7,6 +7,7 @@ its one write; the GIL is let go for the write.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from cpython.number cimport PyNumber_Index
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.string cimport memset
 from logstore._native.core cimport (
@@ -245,7 +246,7 @@ cdef class LogAppender(LogState):
         if headers is not None:
             header_list = HeaderList.create(headers)
         if timestamp is not None:
-            given = timestamp
+            given = timestamp_of(timestamp)
         return self.append_one(&key_span, &value_span, header_list, given, timestamp is not None, level)
 
     def append_many(self, values, keys=None, *, timestamps=None, headers=None, durability=None):
@@ -612,6 +613,15 @@ cdef class LogAppender(LogState):
         return header.base_offset, last
 
 
+cdef int64_t timestamp_of(object timestamp) except? -1:
+    try:
+        return PyNumber_Index(timestamp)
+    except (TypeError, OverflowError):
+        raise InvalidRequestError(
+            f"a timestamp must be int milliseconds since the epoch, not {timestamp!r}"
+        ) from None
+
+
 cdef const int64_t[::1] timestamps_view(object timestamps, Py_ssize_t count):
     """Timestamps as int64, without a copy where they are already."""
     cdef const int64_t[::1] view
@@ -622,7 +632,7 @@ cdef const int64_t[::1] timestamps_view(object timestamps, Py_ssize_t count):
             timestamps = array.array("q", timestamps)
         except (TypeError, OverflowError):
             raise InvalidRequestError("timestamps must be int milliseconds since the epoch") from None
-    elif hasattr(timestamps, "__array_interface__") or hasattr(timestamps, "__arrow_c_array__"):
+    elif hasattr(timestamps, "__array_interface__") or hasattr(timestamps, "__array__"):
         import numpy
 
         converted = numpy.asarray(timestamps)
@@ -632,6 +642,8 @@ cdef const int64_t[::1] timestamps_view(object timestamps, Py_ssize_t count):
             raise InvalidRequestError(
                 f"timestamps must be integer milliseconds or datetime64, not {converted.dtype}")
         timestamps = numpy.ascontiguousarray(converted, dtype="int64")
+        if converted.dtype.kind == "u" and converted.size and converted.max() > INT64_MAX:
+            raise InvalidRequestError("timestamps must be int milliseconds since the epoch")
     try:
         view = timestamps
     except (TypeError, ValueError):

@@ -5,7 +5,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from logstore._native.core cimport ls_partition_for_key, ls_span
 from logstore._native.log_appender cimport LEVEL_APPENDED, LEVEL_FLUSHED, LogAppender, level_of
-from logstore._native.log_appender cimport timestamps_view
+from logstore._native.log_appender cimport timestamp_of, timestamps_view
 from logstore._native.spans cimport HeaderList, SpanArray, span_of
 
 from logstore.errors import InvalidRequestError, UnknownTopicOrPartitionError
@@ -88,7 +88,7 @@ cdef class TopicAppender:
         if headers is not None:
             header_list = HeaderList.create(headers)
         if timestamp is not None:
-            given = timestamp
+            given = timestamp_of(timestamp)
         return log.append_one(&key_span, &value_span, header_list, given, timestamp is not None,
                               log.default_level if durability is None else level_of(durability, 0))
 
