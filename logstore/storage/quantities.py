@@ -32,7 +32,8 @@ _BYTES = {
     "g": 2**30,
     "t": 2**40,
 }
-_QUANTITY = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+_SIGN = re.compile(r"\s*([+-]?)")
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", re.ASCII)
 
 
 def _parse(value: object, units: dict[str, int], what: str, example: str) -> int:
@@ -42,17 +43,21 @@ def _parse(value: object, units: dict[str, int], what: str, example: str) -> int
         return value
     if isinstance(value, str):
         total = 0
-        position = 0
+        sign = _SIGN.match(value)
+        assert sign is not None
+        factor = -1 if sign[1] == "-" else 1  # of all parts: "-1h30m" is an hour and a half ago
+        start = position = sign.end()
         while match := _QUANTITY.match(value, position):
             number, unit = match.groups()
-            if not unit and match.end() == len(value) and position == 0 and "." not in number:
-                return int(number)
+            if not unit and match.end() == len(value) and position == start and "." not in number:
+                return factor * int(number)
             if unit.lower() not in units:
                 break
-            total += round(float(number) * units[unit.lower()])
+            scale = units[unit.lower()]
+            total += round(float(number) * scale) if "." in number else int(number) * scale
             position = match.end()
             if position == len(value):
-                return total
+                return factor * total
     raise InvalidConfigError(
         f"{what} must be a whole number or a text such as {example}, not {value!r}; units are {', '.join(units)}"
     )
