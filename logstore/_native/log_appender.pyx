@@ -353,9 +353,9 @@ cdef class LogAppender(LogState):
         cdef ls_fault fault
         if not has_timestamp:
             timestamp = now_ms
-        self.check_record(key, value, headers, timestamp, now_ms)
         if self.write_state != WRITABLE:
             self.check_writable()
+        self.check_record(key, value, headers, timestamp, now_ms)
         self.mutex.acquire()
         try:
             if self.write_state != WRITABLE:
@@ -446,6 +446,7 @@ cdef class LogAppender(LogState):
         cdef ls_span no_key
         no_key.bytes = NULL
         no_key.size_bytes = -1
+        self.check_writable()
         self.check_spans(keys, values, timestamps, count, headers, now_ms)
         with self.mutex:
             self.check_writable()
