@@ -342,6 +342,10 @@ class LogMachine(RuleBasedStateMachine):
         flushed = self.on_disk_offset
         copy = crash_states.copy_log(self.directory, self.next_directory())
         damaged = crash_states.lose_power(copy, flushed, Random(seed), garbage=garbage)
+        if not (copy / "logstore.checkpoint").exists():
+            # Only the records say then where the log ended, not what was truncated or skipped behind them.
+            kept = self.model.visible(None, flushed)
+            flushed = kept[-1].offset + 1 if kept else 0
         recovered = self.open_log(copy, scheduler=ManualScheduler())
         if recovered.damage is not None:
             # Garbage with a sound batch behind it can't be told from damage to what was acknowledged.
@@ -359,6 +363,7 @@ class LogMachine(RuleBasedStateMachine):
         assert self.log.recovery_report.cut_bytes == 0
         assert (self.log.log_start_offset, self.log.log_end_offset) == state
         self.model.cut(self.log.log_end_offset)
+        self.on_disk_offset = min(self.on_disk_offset, self.model.end_offset)
         self.damaged_indexes |= damaged
         # An older slot of the checkpoint may know an earlier start.
         self.log.advance_log_start_offset(self.model.start_offset)
