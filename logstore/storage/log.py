@@ -42,6 +42,7 @@ from logstore.storage.recovery import (
     OpenedLog,
     SegmentSettings,
     interrupted_truncation,
+    last_leader_epoch,
     list_segments,
     open_segments,
     remove_segment_files,
@@ -151,7 +152,12 @@ class Log(LogAppender):
         self._scheduler = scheduler
         try:
             make_directory(self.path)
-            self.topic_id = read_topic_id(self.path)
+            try:
+                self.topic_id = read_topic_id(self.path)
+            except CorruptDataError as error:
+                # The broker knows the id as well; no record depends on it.
+                _logger().warning("%s It is written anew.", error)
+                self.topic_id = None
             if self.topic_id is None:
                 self.topic_id = topic_id or new_topic_id()
                 write_topic_id(self.path, self.topic_id)
@@ -190,6 +196,9 @@ class Log(LogAppender):
         if writable and self.damage is None:
             if not opened.segments:
                 opened.segments.append(self._create_segment(opened.log_end_offset))
+            if self._epochs.latest < 0 and opened.leader_epoch < 0:
+                # The file is lost and nothing was scanned: epochs must not fall, so the batches are asked.
+                opened.leader_epoch = last_leader_epoch(opened.segments, self._segment_settings())
             if self._epochs.latest < max(opened.leader_epoch, 0):
                 # The leader of an embedded log is always this process: one epoch, or the one it takes over.
                 self._epochs.assign(max(opened.leader_epoch, 0), opened.segments[0].base_offset)

@@ -17,7 +17,15 @@ from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint
 from logstore.storage.files import refusals, replace_file, sync_directory, write_at
 
-__all__ = ["OpenedLog", "SegmentSettings", "interrupted_truncation", "list_segments", "open_segments", "write_indexes"]
+__all__ = [
+    "OpenedLog",
+    "SegmentSettings",
+    "interrupted_truncation",
+    "last_leader_epoch",
+    "list_segments",
+    "open_segments",
+    "write_indexes",
+]
 
 TRUNCATE_SUFFIX = ".truncate"
 INDEX_SUFFIXES = (".index", ".timeindex", ".txnindex")
@@ -127,6 +135,12 @@ def open_segments(
             os.path.join(directory, layout.segment_file_name(known.segment_base_offset)), -1,
             "a segment file of this log is missing", known.segment_base_offset, None,
         )
+    if checkpoint is not None and known.is_contiguous and known.log_start_offset < bases[0] and opened.damage is None:
+        # The start is moved before segments are deleted, never after.
+        opened.damage = CorruptDataError(
+            os.path.join(directory, layout.segment_file_name(bases[0])), -1,
+            "segment files before this one are missing", known.log_start_offset, bases[0],
+        )
     first_doubtful = _first_doubtful(bases, checkpoint)
     for base, end in zip(bases, bases[1:], strict=False):
         opened.segments.append(
@@ -137,6 +151,18 @@ def open_segments(
     )
     opened.flushed_offset = min(known.flushed_offset, opened.log_end_offset)
     return opened
+
+
+def last_leader_epoch(segments: list[Segment], settings: SegmentSettings) -> int:
+    """Leader epoch of the last batch there is, by its header; -1 where there is none."""
+    for segment in reversed(segments):
+        if segment.size_bytes:
+            opened, _ = Segment.reopen(
+                segment.path, segment.base_offset, trusted_bytes=0, trusted_offset=segment.base_offset, writable=False,
+                deep=False, **settings.as_arguments(),
+            )
+            return opened.state["last_leader_epoch"]
+    return -1
 
 
 def _first_doubtful(bases: list[int], checkpoint: Checkpoint | None) -> int:
