@@ -153,6 +153,7 @@ class StorageFailureError(LogstoreError, OSError):
     """
 
     def __init__(self, path: str, operation: str, errno: int, advice: str = ""):
+        self.advice = advice
         text = f"{path}: {operation} failed: {os.strerror(errno) if errno else 'unknown error'}"
         OSError.__init__(self, errno, f"{text}. {advice}" if advice else text)
         self.path = path
@@ -162,7 +163,7 @@ class StorageFailureError(LogstoreError, OSError):
         return str(self.args[1])
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.path, self.operation, self.errno))
+        return (type(self), (self.path, self.operation, self.errno, self.advice))
 
 
 class DiskFullError(StorageFailureError):

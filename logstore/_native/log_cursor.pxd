@@ -36,6 +36,7 @@ cdef class LogCursor:
 
     cdef RecordBatch fetch_batch(self)
     cdef bint reach(self) except -1
+    cdef bint end_of_log(self, int64_t log_end_offset) except -1
     cdef bint reach_whole(self, const ls_fault *torn, bint in_place) except -1
     cdef BatchPlace next_place(self)
     cdef int start_at(self, int64_t position, int64_t base_offset) except -1

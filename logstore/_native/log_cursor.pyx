@@ -116,14 +116,21 @@ cdef class LogCursor:
             if self.next_offset < self.log.log_start_offset:
                 raise out_of_range(self.log, self.next_offset)
             if self.segment is None and not self.locate():
-                return False
+                return self.end_of_log(log_end_offset)
             if self.at < self.chunk.size:
                 self.end_offset = log_end_offset
                 return True
             if self.chunk_position + self.at < ls_segment_size_bytes(self.segment.segment):
                 self.fill(0)
             elif not self.next_segment():
-                return False
+                return self.end_of_log(log_end_offset)
+
+    cdef bint end_of_log(self, int64_t log_end_offset) except -1:
+        """No batch is left. Fine where the log ends in a gap; where records are known to be missing, it is said."""
+        damage = getattr(self.log, "damage", None)
+        if damage is not None and self.next_offset < min(self.stop_offset, log_end_offset):
+            raise CorruptDataError(damage.path, damage.position, damage.reason, damage.expected, damage.actual)
+        return False
 
     cdef bint reach_whole(self, const ls_fault *torn, bint in_place) except -1:
         """After LS_TORN: reads the rest of the batch, if the file goes on behind the chunk; raises if not.

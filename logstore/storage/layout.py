@@ -41,7 +41,7 @@ INTERNAL_TOPICS = frozenset(
 )
 
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-_LOG_FILE = re.compile(r"(\d{20})\.log")
+_LOG_FILE = re.compile(r"([0-9]{20})\.log")
 _DELETED = re.compile(r"\S+-\d+\.[0-9a-f]{32}-delete")
 _VARIANT = re.compile(r"(\S+)-(\S+)\.(\S+)-(delete|future|stray)")
 

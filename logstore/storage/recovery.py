@@ -221,7 +221,10 @@ def _scan_tail(
             else:
                 opened.report = _cut_tail(directory, segment, scan, bases[index + 1 :], writable=writable)
                 is_last = True
-        elif not is_last and known_contiguous and opened.damage is None and end_offset < bases[index + 1]:
+        elif (
+            not is_last and known_contiguous and opened.damage is None
+            and max(end_offset, known.log_start_offset) < bases[index + 1]
+        ):
             # Whole batches, but the last ones never got to the disk, while the next file's did.
             report = _cut_tail(directory, segment, scan, bases[index + 1 :], writable=writable)
             opened.report = report._replace(reason="records are missing before the next segment")
