@@ -15,6 +15,7 @@ from logstore.broker.topic import Topic
 from logstore.errors import (
     ClosedError,
     CorruptDataError,
+    DiskFullError,
     InvalidRequestError,
     LogstoreError,
     ReadOnlyError,
@@ -158,8 +159,11 @@ class Broker:
         place = (metadata.name, number)
         log_start = (log_starts or {}).get(place, 0)
         known = None
-        if self._clean and place in (recovery_points or {}):
+        if self._clean and place in (recovery_points or {}) and _has_segments(self._log_path(*place)):
             known = _kafka_checkpoint(self._log_path(*place), (recovery_points or {})[place], log_start)
+        elif not _has_segments(self._log_path(*place)) and (recovery_points or {}).get(place, 0) > log_start:
+            # It held records once. A new log in its place would give their offsets to others.
+            known = Checkpoint(log_start_offset=log_start, flushed_offset=(recovery_points or {})[place])
         elif log_start:
             known = Checkpoint(log_start_offset=log_start, is_contiguous=False)
         return Log(
@@ -455,6 +459,8 @@ class Broker:
                         {place: offset for place, offset in starts.items() if offset > 0},
                     )
                     write_clean_shutdown(self.path)
+            except DiskFullError as error:
+                _logger().warning("%s Every record is safe; the next open takes longer.", error)
             except StorageFailureError as error:
                 failures.append(error)
             finally:
@@ -517,6 +523,10 @@ def _is_kafka_marker(path: str) -> bool:
         return int(json.loads(text).get("brokerEpoch", 0)) >= 0
     except (ValueError, AttributeError, TypeError):
         return True  # older brokers leave it empty
+
+
+def _has_segments(directory: str) -> bool:
+    return os.path.isdir(directory) and any(layout.segment_offset(name) is not None for name in os.listdir(directory))
 
 
 def _kafka_checkpoint(directory: str, recovery_point: int, log_start: int) -> Checkpoint | None:

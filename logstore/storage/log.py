@@ -23,6 +23,7 @@ from logstore._native.record_reader import RecordReader
 from logstore._native.segment import Segment
 from logstore.errors import (
     CorruptDataError,
+    DiskFullError,
     InvalidRequestError,
     LogstoreError,
     OffsetOutOfRangeError,
@@ -910,8 +911,12 @@ class Log(LogAppender):
         if self._new_names:
             self._sync()
         active.seal(INT64_MAX)
-        write_indexes(active, final=True, sync=True)
-        self._save_checkpoint(state, sync=True)
+        try:
+            write_indexes(active, final=True, sync=True)
+            self._save_checkpoint(state, sync=True)
+        except DiskFullError as error:
+            # Every record is flushed. Closing works on a full disk; the next open reads more.
+            _logger().warning("%s", error)
         self._set_write_state(log_appender.STATE_CLOSED)
 
     def _let_go(self) -> None:

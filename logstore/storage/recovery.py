@@ -11,7 +11,7 @@ import os
 from typing import Any, NamedTuple
 
 from logstore._native.segment import Segment, SegmentScan
-from logstore.errors import CorruptDataError
+from logstore.errors import CorruptDataError, DiskFullError
 from logstore.model import RecoveryReport
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint
@@ -236,7 +236,8 @@ def _scan_tail(
         # Whole to its end, though not known to be: the next one is scanned as well.
         if writable and opened.damage is None:
             segment.seal(bases[index + 1])
-            write_indexes(segment, final=True, sync=True)
+            with contextlib.suppress(DiskFullError):  # a full disk can be opened and read
+                write_indexes(segment, final=True, sync=True)
     opened.report = opened.report._replace(scanned_bytes=scanned_bytes, rebuilt_indexes=rebuilt)
     if trusted_end := (known.flushed_offset if opened.damage is None else 0):
         if opened.log_end_offset < trusted_end:
