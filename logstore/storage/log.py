@@ -22,6 +22,7 @@ from logstore._native.record_batch import RecordBatch
 from logstore._native.record_reader import RecordReader
 from logstore._native.segment import Segment
 from logstore.errors import (
+    ClosedError,
     CorruptDataError,
     DiskFullError,
     InvalidRequestError,
@@ -362,6 +363,10 @@ class Log(LogAppender):
             self._flush_until(self.log_end_offset)
 
     def _not_writable(self) -> LogstoreError:
+        if not self.is_open:
+            return ClosedError(
+                f"the log of {self.topic}-{self.partition} is closed, or belongs to the parent process; open it again"
+            )
         if self._failure is not None:
             failure = StorageFailureError(
                 self._failure.path, self._failure.operation, self._failure.errno or 0,
@@ -806,7 +811,7 @@ class Log(LogAppender):
             raise opened.damage
         self._checkpoint = checkpoint
         self._publish(
-            segments=tuple(opened.segments), log_start_offset=min(self.log_start_offset, offset), log_end_offset=offset,
+            segments=tuple(opened.segments), log_start_offset=checkpoint.log_start_offset, log_end_offset=offset,
             contiguous=checkpoint.is_contiguous,
         )
         self._activate(opened.segments[-1], offset, min(self.flushed_offset, offset), max(self._epochs.latest, 0), False)
