@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import os
 import threading
-import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -548,7 +547,8 @@ def _kafka_checkpoint(directory: str, recovery_point: int, log_start: int) -> Ch
     )
 
 
-_open_brokers: weakref.WeakSet[Broker] = weakref.WeakSet()
+# Kept alive until closed: a topic may be all that a program holds, and at its end what is buffered has to be written.
+_open_brokers: set[Broker] = set()
 
 
 def _close_at_exit() -> None:

@@ -198,14 +198,16 @@ class Log(LogAppender):
         if writable and self.damage is None:
             if not opened.segments:
                 opened.segments.append(self._create_segment(opened.log_end_offset))
+            has_changed = self._epochs.truncate_from_end(max(opened.log_end_offset, 1))
             if self._epochs.latest < 0 and opened.leader_epoch < 0:
-                # The file is lost and nothing was scanned: epochs must not fall, so the batches are asked.
+                # The file is lost or names no record that is left, and nothing was scanned: epochs must not fall, so
+                # the batches are asked.
                 opened.leader_epoch = last_leader_epoch(opened.segments, self._segment_settings())
             if self._epochs.latest < max(opened.leader_epoch, 0):
                 # The leader of an embedded log is always this process: one epoch, or the one it takes over.
                 self._epochs.assign(max(opened.leader_epoch, 0), opened.segments[0].base_offset)
-                self._epochs.write()
-            elif self._epochs.truncate_from_end(max(opened.log_end_offset, 1)):
+                has_changed = True
+            if has_changed:
                 self._epochs.write()
             if self._checkpoint.sync_failed:
                 self._rewrite_unflushed(opened)
@@ -797,7 +799,9 @@ class Log(LogAppender):
                 opened.segments.append(self._create_segment(offset))
                 self._epochs.clear()
             if opened.damage is None and self._epochs.latest < 0:
-                self._epochs.assign(0, opened.segments[0].base_offset)
+                # Batches below the log start offset may still be there.
+                epoch = max(last_leader_epoch(opened.segments, self._segment_settings()), 0)
+                self._epochs.assign(epoch, opened.segments[0].base_offset)
                 self._epochs.write()
         except BaseException as error:
             has_begun = self.truncation_count != truncations or interrupted_truncation(self.path) is not None
