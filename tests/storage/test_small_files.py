@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from logstore._native.record_batch import RecordBatchBuilder
 from logstore.errors import (
     CorruptDataError,
     DataDirLockedError,
@@ -162,6 +163,32 @@ def test_leader_epochs(tmp_path):
     assert not epochs.truncate_from_start(12)
     assert epochs.assign(9, 12)
     assert epochs.entries == [(9, 12)]
+
+
+def test_epochs_never_fall(tmp_path):
+    """Also where no record of the latest one is left: its batches still stand below the log start offset."""
+    directory = tmp_path / "orders-0"
+    builder = RecordBatchBuilder()
+    for value in (b"a", b"b"):
+        builder.append(value, timestamp=0)
+    batch = builder.build(partition_leader_epoch=4)
+    for how in ("truncate", "reopen", "both"):
+        log = Log(directory, durability="appended")
+        log.truncate_to(0)
+        log.append_as_follower(batch)
+        log.advance_log_start_offset(2)
+        if how != "reopen":
+            log.truncate_to(2)
+        if how != "truncate":
+            log.close()
+            log = Log(directory, durability="appended")
+        log.append(b"c")
+        assert [record.value for record in log.read()] == [b"c"]
+        assert log.fetch(2)[0].partition_leader_epoch >= 4
+        log.close()
+        with Log(directory) as again:
+            assert again.damage is None
+            again.truncate_to(0)
 
 
 @pytest.mark.parametrize("text", ["", "0\n", "1\n1\n0 0\n", "0\n2\n0 0\n", "0\n1\n0\n", "0\n2\n5 0\n5 9\n",
