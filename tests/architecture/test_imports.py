@@ -23,10 +23,7 @@ _IMPORT = re.compile(r"^(\s*)(?:from\s+(\S+)\s+c?import\s|c?import\s+(\S+))", re
 
 def imports_of(path: Path) -> list[tuple[bool, str]]:
     """Modules imported, each with whether that happens at the top."""
-    return [
-        (not match[1], (match[2] or match[3]).rstrip(","))
-        for match in _IMPORT.finditer(path.read_text())
-    ]
+    return [(not match[1], (match[2] or match[3]).rstrip(",")) for match in _IMPORT.finditer(path.read_text())]
 
 
 def is_within(module: str, package: str) -> bool:
@@ -62,9 +59,7 @@ def test_binding_has_no_cycles():
 
 def test_the_scan_for_imports_sees_all_forms(tmp_path):
     path = tmp_path / "made.pyx"
-    path.write_text(
-        "from a.b cimport c\ncimport d\nfrom e import (\n    f,\n)\ndef g():\n    import h\n"
-    )
+    path.write_text("from a.b cimport c\ncimport d\nfrom e import (\n    f,\n)\ndef g():\n    import h\n")
     assert imports_of(path) == [(True, "a.b"), (True, "d"), (True, "e"), (False, "h")]
 
 
@@ -77,11 +72,7 @@ def test_only_one_file_names_operating_system_calls():
     """`file_posix.c`: so a file that fails or records can stand in for all others. `crc32c.c` asks which
     instructions the processor has."""
     system_headers = re.compile(r"#include <(unistd|fcntl|sys/\w+)\.h>")
-    found = {
-        path.name
-        for path in (ROOT / "csrc" / "src").glob("*.[ch]")
-        if system_headers.search(path.read_text())
-    }
+    found = {path.name for path in (ROOT / "csrc" / "src").glob("*.[ch]") if system_headers.search(path.read_text())}
     assert found <= {"file_posix.c", "crc32c.c"}, found
 
 
@@ -116,9 +107,7 @@ HEAVY = {"numpy", "click", "rich", "zstandard", "cramjam", "pyarrow", "asyncio",
 
 
 def test_import_and_first_use_are_light():
-    done = subprocess.run(
-        [sys.executable, "-c", LIGHT], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", LIGHT], cwd=ROOT, capture_output=True, text=True, check=True)
     after_import, after_use = (line.split() for line in done.stdout.splitlines())
     assert set(after_import) == {"__future__", "logstore", "logstore._version"}
     assert not HEAVY & {module.split(".")[0] for module in after_use}

@@ -77,9 +77,7 @@ def test_read_only_writes_nothing(tmp_path):
         broker.create_topic("orders").append(b"a")
 
     def state():
-        return {
-            file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.rglob("*") if file.is_file()
-        }
+        return {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.rglob("*") if file.is_file()}
 
     before = state()
     with logstore.open(path, read_only=True) as reader:

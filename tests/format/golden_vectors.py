@@ -47,7 +47,4 @@ def expected_records(name: str) -> list[dict[str, Any]]:
     if "records_ref" not in vector:
         return list(vector["records"])
     base = vector["records_base_offset"]
-    return [
-        record | {"offset": record["offset"] + base}
-        for record in INDEX["record_sets"][vector["records_ref"]]
-    ]
+    return [record | {"offset": record["offset"] + base} for record in INDEX["record_sets"][vector["records_ref"]]]

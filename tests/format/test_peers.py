@@ -19,10 +19,7 @@ RECORDS = [
     (START_MS, b"key", b"value", []),
     (START_MS + 5, None, b"", [("trace", b"a1"), ("trace", None)]),
     (START_MS - 7, b"", None, [("", b"")]),
-    *[
-        (START_MS + i, b"key-%d" % (i % 7), b"value-%d " % i * 20, [("n", b"%d" % i)])
-        for i in range(200)
-    ],
+    *[(START_MS + i, b"key-%d" % (i % 7), b"value-%d " % i * 20, [("n", b"%d" % i)]) for i in range(200)],
 ]
 
 
@@ -51,10 +48,7 @@ def test_peer_reads_our_segment(tmp_path, codec, reader):
     while (batch := batches.next_batch()) is not None:
         assert batch.validate_crc()
         codecs_seen.add(batch.compression_type)
-        read += [
-            (r.offset, r.timestamp, r.key, r.value, [(name, value) for name, value in r.headers])
-            for r in batch
-        ]
+        read += [(r.offset, r.timestamp, r.key, r.value, [(name, value) for name, value in r.headers]) for r in batch]
     assert read == expected()
     assert CODECS[codec] in codecs_seen
 

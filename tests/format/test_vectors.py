@@ -86,17 +86,13 @@ NOT_BUILT = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, vector in GOOD.items() if not vector["header"]["attributes"] & 7]
-)
+@pytest.mark.parametrize("name", [name for name, vector in GOOD.items() if not vector["header"]["attributes"] & 7])
 def test_uncompressed_vector_is_built_byte_for_byte(name):
     data = vector_bytes(name)
     batch = RecordBatch.validated(data)
     builder = RecordBatchBuilder()
     for record in batch:
-        builder.append(
-            record.value, record.key, headers=record.headers, timestamp=record.timestamp
-        )
+        builder.append(record.value, record.key, headers=record.headers, timestamp=record.timestamp)
     if not len(builder):
         assert name in NOT_BUILT
         return

@@ -28,9 +28,7 @@ class LogModel:
         self.visible_end_offset = 0  # what readers see
         self.append_time = append_time
 
-    def append(
-        self, timestamp: int, key: bytes | None, value: bytes | None, headers: Headers
-    ) -> int:
+    def append(self, timestamp: int, key: bytes | None, value: bytes | None, headers: Headers) -> int:
         self.entries.append(Entry(self.end_offset, timestamp, key, value, headers))
         self.end_offset += 1
         return self.end_offset - 1
@@ -39,9 +37,7 @@ class LogModel:
         """Takes note of what the log says is visible now."""
         if self.append_time:
             self.entries = [
-                entry._replace(timestamp=now_ms)
-                if self.visible_end_offset <= entry.offset < log_end_offset
-                else entry
+                entry._replace(timestamp=now_ms) if self.visible_end_offset <= entry.offset < log_end_offset else entry
                 for entry in self.entries
             ]
         self.visible_end_offset = log_end_offset

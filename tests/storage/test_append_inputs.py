@@ -76,9 +76,7 @@ ARRAYS = {
     "arrow view slice": pyarrow.array([b"x" * 20, *VALUES, b"y" * 20], pyarrow.binary_view())[1:-1],
     "arrow chunks": pyarrow.chunked_array([VALUES[:2], [], VALUES[2:]], pyarrow.binary()),
     "array interface alone": Exporter(pyarrow.array(VALUES, pyarrow.binary())),
-    "stream interface alone": StreamExporter(
-        pyarrow.chunked_array([VALUES[:3], VALUES[3:]], pyarrow.binary())
-    ),
+    "stream interface alone": StreamExporter(pyarrow.chunked_array([VALUES[:3], VALUES[3:]], pyarrow.binary())),
     "polars binary": polars.Series(VALUES, dtype=polars.Binary),
     "polars string": polars.Series([v if v is None else v.decode() for v in VALUES]),
 }

@@ -19,9 +19,7 @@ def small_disk(tmp_path):
     mount = shutil.which("mount")
     if mount is None:
         pytest.skip("NOT TESTED: appends on a full disk; there is no mount command")
-    done = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)], capture_output=True, text=True
-    )
+    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"NOT TESTED: appends on a full disk; mounting a tmpfs: {done.stderr.strip()}")
     yield path
@@ -38,14 +36,18 @@ def fill(path):
             pass
 
 
+def append_without_end(log, value):
+    while True:
+        log.append(value)
+
+
 @pytest.mark.parametrize("level", ["appended", "flushed"])
 def test_a_full_disk_refuses_and_goes_on_when_there_is_space(small_disk, level):
     log = Log(small_disk / "orders-0", TopicConfig(), durability=level)
     log.append(b"before")
     fill(small_disk)
     with pytest.raises(DiskFullError, match="Free space") as caught:
-        while True:
-            log.append(bytes(5000))
+        append_without_end(log, bytes(5000))
     assert caught.value.retriable
     end = log.log_end_offset
     size = log.size_bytes
@@ -81,12 +83,10 @@ def test_buffered_records_wait_for_space(small_disk):
 def test_rolling_on_a_full_disk(small_disk):
     config = TopicConfig(segment_bytes=1024)
     log = Log(small_disk / "orders-0", config, durability="appended")
-    appended = 0
     fill(small_disk)
     with pytest.raises(DiskFullError):
-        while True:
-            log.append(bytes(900))
-            appended += 1
+        append_without_end(log, bytes(900))
+    appended = log.log_end_offset
     (small_disk / "filler").unlink()
     for _ in range(5):
         log.append(bytes(900))

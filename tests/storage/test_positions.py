@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -22,10 +22,10 @@ NOW_MS = 1_700_000_000_000
         ("-1h", ("timestamp", NOW_MS - 3_600_000)),
         ("-1h30m", ("timestamp", NOW_MS - 5_400_000)),
         ("-1000000d", ("timestamp", 0)),
-        (datetime(2023, 11, 14, 22, 13, 20, tzinfo=timezone.utc), ("timestamp", NOW_MS)),
-        (datetime(2023, 11, 14, 22, 13, 20, 999_999, tzinfo=timezone.utc), ("timestamp", NOW_MS + 999)),
+        (datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC), ("timestamp", NOW_MS)),
+        (datetime(2023, 11, 14, 22, 13, 20, 999_999, tzinfo=UTC), ("timestamp", NOW_MS + 999)),
         (datetime(2023, 11, 15, 0, 13, 20, tzinfo=timezone(timedelta(hours=2))), ("timestamp", NOW_MS)),
-        (datetime(1950, 1, 1, tzinfo=timezone.utc), ("timestamp", 0)),
+        (datetime(1950, 1, 1, tzinfo=UTC), ("timestamp", 0)),
         ("2023-11-14T22:13:20Z", ("timestamp", NOW_MS)),
         ("2023-11-15 00:13:20+02:00", ("timestamp", NOW_MS)),
     ],
