@@ -44,6 +44,7 @@ ls_status ls_segment_create(ls_file *log, const ls_segment_options *options, con
     if (state != NULL) segment->state = *state;
     segment->state.bytes_since_last_entry = 0;
     atomic_init(&segment->size_bytes, segment->state.size_bytes);
+    atomic_init(&segment->is_contiguous, options->is_contiguous != 0);
 
     status = ls_offset_index_create(options->base_offset, options->offset_index_capacity,
                                     &segment->offset_index, fault);
@@ -78,6 +79,10 @@ void ls_segment_get_state(const ls_segment *segment, ls_segment_state *out) {
 }
 
 int64_t ls_segment_base_offset(const ls_segment *segment) { return segment->options.base_offset; }
+void ls_segment_allow_gaps(ls_segment *segment) {
+    atomic_store_explicit(&segment->is_contiguous, false, memory_order_relaxed);
+}
+
 ls_file *ls_segment_log_file(ls_segment *segment) { return segment->log; }
 ls_offset_index *ls_segment_offset_index(ls_segment *segment) { return segment->offset_index; }
 ls_time_index *ls_segment_time_index(ls_segment *segment) { return segment->time_index; }

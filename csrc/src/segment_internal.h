@@ -14,6 +14,7 @@ struct ls_segment {
     ls_time_index *time_index;
     _Atomic int64_t size_bytes; /* release by the writer after bytes and index entries, acquire by readers */
     ls_segment_state state;     /* the writer's; its size_bytes is kept in the field above */
+    atomic_bool is_contiguous;
     bool has_tail; /* the file goes on behind size_bytes: writing there would leave the rest standing */
 };
 
@@ -53,6 +54,7 @@ typedef struct ls_scan {
     ls_window window;
     int64_t position;     /* of the next batch */
     int64_t next_offset;  /* smallest base offset it may have */
+    bool is_next_exact;   /* what stands before it is known, so a segment without gaps goes on just there */
     int32_t leader_epoch; /* smallest it may have; -1: any */
 } ls_scan;
 

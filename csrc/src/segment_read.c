@@ -45,6 +45,7 @@ void ls_scan_init(ls_scan *scan, const ls_segment *segment, uint8_t *buffer, siz
     ls_window_init(&scan->window, segment->log, buffer, capacity, limit);
     scan->position = position;
     scan->next_offset = segment->options.base_offset;
+    scan->is_next_exact = position == 0;
     scan->leader_epoch = -1;
 }
 
@@ -54,6 +55,11 @@ static ls_status check_place(const ls_scan *scan, const ls_segment *segment, con
     int64_t position = scan->position;
     if (header->base_offset < scan->next_offset) {
         return ls_fail(fault, LS_CORRUPT, "base offset is not above the offsets before it", position,
+                       scan->next_offset, header->base_offset);
+    }
+    if (header->base_offset != scan->next_offset && scan->is_next_exact &&
+        atomic_load_explicit(&segment->is_contiguous, memory_order_relaxed)) {
+        return ls_fail(fault, LS_CORRUPT, "records are missing before this batch", position,
                        scan->next_offset, header->base_offset);
     }
     int64_t last_offset = ls_batch_last_offset(header);
@@ -96,6 +102,7 @@ ls_status ls_scan_next(ls_scan *scan, const ls_segment *segment, ls_batch_locati
     scan->position += ls_batch_size_bytes(header);
     int64_t last_offset = ls_batch_last_offset(header);
     scan->next_offset = last_offset < INT64_MAX ? last_offset + 1 : INT64_MAX;
+    scan->is_next_exact = true;
     if (header->partition_leader_epoch >= 0) scan->leader_epoch = header->partition_leader_epoch;
     return LS_OK;
 }

@@ -140,6 +140,7 @@ static ls_status try_batch(ls_scan *scan, const ls_segment *segment, int64_t pos
                            int64_t *crc_bytes_left, bool *sound, ls_fault *fault) {
     scan->position = position;
     scan->next_offset = next_offset;
+    scan->is_next_exact = false;
     scan->leader_epoch = -1;
     *sound = false;
     ls_batch_location found;

@@ -167,6 +167,40 @@ static void test_every_flipped_bit_in_the_middle_is_found(void) {
     }
 }
 
+/* Without gaps a base offset is known, though no CRC covers it. */
+static void test_a_raised_base_offset_is_found_where_no_offsets_are_missing(void) {
+    static uint8_t bytes[1024];
+    ls_segment_options options = defaults;
+    options.is_contiguous = 1;
+    for (int64_t raised = 0; raised < 3; raised++) {
+        int64_t position = 0;
+        for (int64_t i = 0; i < 3; i++, position += 100)
+            make_batch(&(made_batch){BASE + i + (i == raised ? 4 : 0), 1, 0, 1, 100}, bytes + position);
+        for (int allowed = 0; allowed < 2; allowed++) {
+            faulty_file file;
+            ls_fault fault;
+            ls_segment *segment = NULL;
+            ls_batch_location found;
+            faulty_file_init(&file, bytes, 300);
+            REQUIRE_INT(ls_segment_create(&file.file, &options, NULL, &segment, &fault), LS_OK);
+            if (allowed) ls_segment_allow_gaps(segment);
+            ls_recovery_report report = recover(segment, 0, BASE, 1);
+            CHECK_INT(report.valid_bytes, allowed ? 100 * (raised + 1) : 100 * raised);
+            CHECK_INT(report.tail, allowed && raised == 2 ? LS_TAIL_NONE : LS_TAIL_CORRUPT);
+            ls_segment_free(segment);
+            faulty_file_free(&file);
+            faulty_file_init(&file, bytes, 300);
+            ls_segment_state state = {.size_bytes = 300, .next_offset = BASE + 3};
+            REQUIRE_INT(ls_segment_create(&file.file, &options, &state, &segment, &fault), LS_OK);
+            if (allowed) ls_segment_allow_gaps(segment);
+            ls_status status = ls_segment_locate(segment, BASE + raised + 4, &found, &fault);
+            CHECK_INT(status, allowed ? LS_OK : LS_CORRUPT);
+            ls_segment_free(segment);
+            faulty_file_free(&file);
+        }
+    }
+}
+
 static void test_what_no_unfinished_write_leaves_is_corrupt(void) {
     static uint8_t bytes[LOG_BYTES_MAX];
     memcpy(bytes, log_bytes, sizeof bytes);
@@ -292,6 +326,7 @@ int main(void) {
     RUN(test_a_base_offset_torn_at_a_sector_is_torn);
     RUN(test_zeros_that_belong_there_do_not_excuse_damage);
     RUN(test_every_flipped_bit_in_the_middle_is_found);
+    RUN(test_a_raised_base_offset_is_found_where_no_offsets_are_missing);
     RUN(test_what_no_unfinished_write_leaves_is_corrupt);
     RUN(test_a_malformed_control_batch_is_corrupt);
     RUN(test_memory_does_not_follow_declared_lengths);

@@ -26,6 +26,7 @@ typedef struct ls_segment_options {
     int32_t index_interval_bytes; /* index.interval.bytes */
     size_t offset_index_capacity; /* entries */
     size_t time_index_capacity;
+    int is_contiguous; /* no offsets are missing, from base_offset on: a gap is damage. See ls_segment_allow_gaps */
 } ls_segment_options;
 
 /* What a segment knows about its content. All but size_bytes belong to the writer's side. */
@@ -49,6 +50,8 @@ int64_t ls_segment_size_bytes(const ls_segment *segment); /* acquire load */
 void ls_segment_get_state(const ls_segment *segment, ls_segment_state *out);
 int64_t ls_segment_base_offset(const ls_segment *segment);
 ls_file *ls_segment_log_file(ls_segment *segment);
+/* A batch with a gap before it is about to be appended: from now on gaps are no damage. Writer only. */
+void ls_segment_allow_gaps(ls_segment *segment);
 ls_offset_index *ls_segment_offset_index(ls_segment *segment);
 ls_time_index *ls_segment_time_index(ls_segment *segment);
 
