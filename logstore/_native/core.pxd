@@ -251,6 +251,7 @@ cdef extern from "logstore/segment.h" nogil:
         int32_t index_interval_bytes
         size_t offset_index_capacity
         size_t time_index_capacity
+        int is_contiguous
 
     ctypedef struct ls_segment_state:
         int64_t size_bytes
@@ -268,6 +269,7 @@ cdef extern from "logstore/segment.h" nogil:
     void ls_segment_get_state(const ls_segment *segment, ls_segment_state *out)
     int64_t ls_segment_base_offset(const ls_segment *segment)
     ls_file *ls_segment_log_file(ls_segment *segment)
+    void ls_segment_allow_gaps(ls_segment *segment)
     ls_offset_index *ls_segment_offset_index(ls_segment *segment)
     ls_time_index *ls_segment_time_index(ls_segment *segment)
 

@@ -214,7 +214,7 @@ cdef class LogCursor:
         if low == 0:
             raise out_of_range(self.log, self.next_offset)
         while low <= len(segments):
-            segment = <Segment>segments[low - 1]
+            segment = (<Segment>segments[low - 1]).opened()
             if segment.locate_batch(self.next_offset, &location):
                 self.segment = segment
                 self.start_at(location.position, location.header.base_offset)
@@ -247,7 +247,7 @@ cdef class LogCursor:
                 if self.log.contiguous and segment.base_offset != self.least_base_offset:
                     raise CorruptDataError(segment.path, -1, "records are missing before this segment",
                                            self.least_base_offset, segment.base_offset)
-                segment.ensure_open()
+                segment = segment.opened()
                 self.segment = segment
                 self.start_at(0, max(self.least_base_offset, segment.base_offset))
                 return True

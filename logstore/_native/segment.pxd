@@ -15,9 +15,12 @@ cdef class Segment:
     cdef ls_segment_options options
     cdef size_t offset_entries_written  # entries already in the index files
     cdef size_t time_entries_written
+    cdef bint counted                   # among the sealed segments that are open
 
     cdef int ensure_open(self) except -1
+    cdef Segment opened(self)
     cdef int open_file(self, int mode, const ls_segment_state *state) except -1
     cdef int load_indexes(self, int64_t trusted_bytes, int64_t trusted_offset) except -1
+    cdef int drop_indexes(self) except -1
     cdef int rebuild_sealed(self, int64_t size_bytes) except -1
     cdef int locate_batch(self, int64_t offset, ls_batch_location *location) except -1

@@ -19,7 +19,9 @@ class Segment:
     doubtful_index: bool
     created_ms: int
     @staticmethod
-    def create(path: str, base_offset: int, *, index_interval_bytes: int, index_bytes: int) -> Segment: ...
+    def create(
+        path: str, base_offset: int, *, index_interval_bytes: int, index_bytes: int, contiguous: bool = False
+    ) -> Segment: ...
     @staticmethod
     def reopen(
         path: str,
@@ -31,10 +33,17 @@ class Segment:
         trusted_offset: int,
         writable: bool,
         deep: bool = True,
+        contiguous: bool = False,
     ) -> tuple[Segment, SegmentScan]: ...
     @staticmethod
     def sealed(
-        path: str, base_offset: int, end_offset_max: int, *, index_interval_bytes: int, index_bytes: int
+        path: str,
+        base_offset: int,
+        end_offset_max: int,
+        *,
+        index_interval_bytes: int,
+        index_bytes: int,
+        contiguous: bool = False,
     ) -> Segment: ...
     @property
     def size_bytes(self) -> int: ...
@@ -60,5 +69,6 @@ class Segment:
     def seal(self, end_offset_max: int) -> None: ...
     def encode_offset_index(self, first: int) -> bytes: ...
     def encode_time_index(self, first: int) -> bytes: ...
+    def allow_gaps(self) -> None: ...
     def unwritten_index_bytes(self) -> tuple[tuple[int, bytes], tuple[int, bytes]]: ...
     def index_written(self, offset_bytes: int, time_bytes: int) -> None: ...

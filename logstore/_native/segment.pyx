@@ -34,6 +34,7 @@ from logstore._native.core cimport (
     ls_offset_index_truncate_position,
     ls_recovery_report,
     ls_segment,
+    ls_segment_allow_gaps,
     ls_segment_catch_up,
     ls_segment_close_time_index,
     ls_segment_create,
@@ -65,6 +66,12 @@ import time
 from typing import NamedTuple
 
 from logstore.errors import CorruptDataError
+
+
+# Sealed segments of this process that stay open once they were read; beyond, each reader opens its own and closes it when it
+# moves on, so that a log of many segments doesn't use up the file descriptors.
+cdef int OPEN_SEALED_MAX = 256
+cdef int open_sealed = 0
 
 
 class SegmentScan(NamedTuple):
@@ -130,11 +137,14 @@ cdef class Segment:
         raise TypeError("segments belong to a log")
 
     def __dealloc__(self):
+        global open_sealed
+        if self.counted:
+            open_sealed -= 1
         ls_segment_free(self.segment)
 
     @staticmethod
     def _make(str path, int64_t base_offset, int64_t end_offset_max, int32_t index_interval_bytes,
-              int64_t index_bytes, bint writable):
+              int64_t index_bytes, bint contiguous, bint writable):
         cdef Segment made = Segment.__new__(Segment)
         made.path = path
         made.base_offset = base_offset
@@ -145,10 +155,12 @@ cdef class Segment:
         made.options.index_interval_bytes = index_interval_bytes
         made.options.offset_index_capacity = index_bytes // LS_OFFSET_INDEX_ENTRY_BYTES
         made.options.time_index_capacity = index_bytes // LS_TIME_INDEX_ENTRY_BYTES
+        made.options.is_contiguous = contiguous
         return made
 
     @staticmethod
-    def create(str path, int64_t base_offset, *, int32_t index_interval_bytes, int64_t index_bytes):
+    def create(str path, int64_t base_offset, *, int32_t index_interval_bytes, int64_t index_bytes,
+               bint contiguous=False):
         """Creates the .log file of a new active segment; one must not exist.
 
         Parameters
@@ -158,6 +170,8 @@ cdef class Segment:
         base_offset : int
         index_interval_bytes, index_bytes : int
             ``index.interval.bytes`` and ``segment.index.bytes``.
+        contiguous : bool
+            No offsets are missing in it: a gap is damage, until `allow_gaps`.
 
         Returns
         -------
@@ -167,7 +181,8 @@ cdef class Segment:
         ------
         StorageFailureError
         """
-        cdef Segment made = Segment._make(path, base_offset, INT64_MAX, index_interval_bytes, index_bytes, True)
+        cdef Segment made = Segment._make(path, base_offset, INT64_MAX, index_interval_bytes, index_bytes, contiguous,
+                                          True)
         cdef ls_segment_state state
         empty_state(&state, base_offset)
         made.open_file(LS_FILE_CREATE, &state)
@@ -175,7 +190,7 @@ cdef class Segment:
 
     @staticmethod
     def reopen(str path, int64_t base_offset, *, int32_t index_interval_bytes, int64_t index_bytes,
-               int64_t trusted_bytes, int64_t trusted_offset, bint writable, bint deep=True):
+               int64_t trusted_bytes, int64_t trusted_offset, bint writable, bint deep=True, bint contiguous=False):
         """Opens the active segment of an existing log: its index files are used up to ``trusted_bytes``, and the
         rest of the .log is scanned.
 
@@ -199,7 +214,8 @@ cdef class Segment:
         CorruptDataError
             The file is shorter than what was known to be on disk, or the trusted part does not start a batch.
         """
-        cdef Segment made = Segment._make(path, base_offset, INT64_MAX, index_interval_bytes, index_bytes, writable)
+        cdef Segment made = Segment._make(path, base_offset, INT64_MAX, index_interval_bytes, index_bytes, contiguous,
+                                          writable)
         cdef ls_segment_state state
         cdef int64_t size = os.path.getsize(path)
         cdef int64_t position = 0
@@ -243,7 +259,26 @@ cdef class Segment:
                     if ls_time_index_count(time_index) > 0:
                         ls_time_index_entry(time_index, ls_time_index_count(time_index) - 1, &timestamp,
                                             &timestamp_offset)
-        return made, made._scan_from(position, next_offset, timestamp, timestamp_offset, trusted_bytes, deep)
+        scan = made._scan_from(position, next_offset, timestamp, timestamp_offset, trusted_bytes, deep)
+        if contiguous and position > 0 and not made.doubtful_index and not made._holds(offset, position):
+            # The batch at the last entry has another offset than the entry says; no CRC covers it.
+            made.doubtful_index = True
+            scan = made.recover(0, base_offset, deep=deep)
+        return made, scan
+
+    def _holds(self, int64_t last_offset, int64_t position):
+        cdef ls_batch_location location
+        try:
+            return (self.locate_batch(last_offset, &location) and location.position == position
+                    and ls_batch_last_offset(&location.header) == last_offset)
+        except CorruptDataError:
+            return False
+
+    def allow_gaps(self):
+        """From now on a gap between batches is no damage."""
+        self.options.is_contiguous = False
+        if self.segment != NULL:
+            ls_segment_allow_gaps(self.segment)
 
     def _scan_from(self, int64_t position, int64_t next_offset, int64_t max_timestamp, int64_t max_timestamp_offset,
                    int64_t trusted_bytes, bint deep):
@@ -256,7 +291,7 @@ cdef class Segment:
 
     @staticmethod
     def sealed(str path, int64_t base_offset, int64_t end_offset_max, *, int32_t index_interval_bytes,
-               int64_t index_bytes):
+               int64_t index_bytes, bint contiguous=False):
         """A segment that is no longer written; its files are opened when first read.
 
         Parameters
@@ -268,7 +303,7 @@ cdef class Segment:
         -------
         Segment
         """
-        return Segment._make(path, base_offset, end_offset_max, index_interval_bytes, index_bytes, False)
+        return Segment._make(path, base_offset, end_offset_max, index_interval_bytes, index_bytes, contiguous, False)
 
     cdef int open_file(self, int mode, const ls_segment_state *state) except -1:
         cdef ls_file *file = NULL
@@ -291,8 +326,19 @@ cdef class Segment:
         self.segment = segment
         return 0
 
+    cdef Segment opened(self):
+        """This segment, open; or another over the same file, where enough stay open already."""
+        cdef Segment own = self
+        if self.segment == NULL and open_sealed >= OPEN_SEALED_MAX:
+            own = Segment._make(self.path, self.base_offset, self.options.end_offset_max,
+                                self.options.index_interval_bytes, 0, False, False)
+            own.options = self.options
+        own.ensure_open()
+        return own
+
     cdef int ensure_open(self) except -1:
         """Opens a sealed segment's files: whole index files if they can be trusted, else from its headers."""
+        global open_sealed
         cdef ls_segment_state state
         cdef ls_fault fault
         cdef ls_file *file = NULL
@@ -302,7 +348,7 @@ cdef class Segment:
             return 0
         # Loaded aside and published with one assignment, for other readers of this object.
         opened = Segment._make(self.path, self.base_offset, self.options.end_offset_max,
-                               self.options.index_interval_bytes, 0, False)
+                               self.options.index_interval_bytes, 0, False, False)
         opened.options = self.options
         try:
             size = os.path.getsize(self.path)
@@ -313,11 +359,15 @@ cdef class Segment:
         state.next_offset = self.options.end_offset_max
         opened.open_file(LS_FILE_READ, &state)
         opened.load_indexes(size, self.options.end_offset_max)
-        if opened.doubtful_index and size > 0:
+        if size > 0 and (opened.doubtful_index
+                         or ls_time_index_count(ls_segment_time_index(opened.segment)) == 0):
+            # Without a closing entry no batch has a timestamp, or the file was lost.
             opened.rebuild_sealed(size)
         if self.segment == NULL:
             self.segment = opened.segment
             opened.segment = NULL
+            self.counted = True
+            open_sealed += 1
             self.doubtful_index = opened.doubtful_index
         return 0
 
@@ -339,22 +389,30 @@ cdef class Segment:
         if len(offset_bytes):
             view = offset_bytes
             if ls_offset_index_load(offset_index, &view[0], view.shape[0], INT64_MAX, &fault) != LS_OK:
-                self.doubtful_index = True
-                return 0
+                return self.drop_indexes()
         ls_offset_index_truncate_position(offset_index, trusted_bytes)
-        if len(time_bytes):
-            time_bytes = time_bytes[: whole_entries(time_bytes, LS_TIME_INDEX_ENTRY_BYTES)]
+        # (One entry of zeros is one: the first record's timestamp was 0.)
+        if len(time_bytes) != LS_TIME_INDEX_ENTRY_BYTES and (
+                len(time_bytes) != whole_entries(time_bytes, LS_TIME_INDEX_ENTRY_BYTES)):
+            # Nothing tells a time index that lacks its last entries from a whole one, but a ragged end does.
+            return self.drop_indexes()
         if len(time_bytes):
             view = time_bytes
             if ls_time_index_load(time_index, &view[0], view.shape[0], INT64_MAX, &fault) != LS_OK:
-                self.doubtful_index = True
-                return 0
+                return self.drop_indexes()
         ls_time_index_truncate(time_index, trusted_offset)
         self.offset_entries_written = ls_offset_index_count(offset_index)
         self.time_entries_written = ls_time_index_count(time_index)
         if self.offset_entries_written == 0 and trusted_bytes > 2 * max(self.options.index_interval_bytes, 4096):
             # Correct, but every look-up would scan: such a log has entries, so the file was lost.
             self.doubtful_index = True
+        return 0
+
+    cdef int drop_indexes(self) except -1:
+        """Neither can be used without the other: a scan that begins at an entry of one would leave gaps in the other."""
+        self.doubtful_index = True
+        ls_offset_index_truncate_position(ls_segment_offset_index(self.segment), 0)
+        ls_time_index_truncate(ls_segment_time_index(self.segment), self.base_offset)
         return 0
 
     cdef int rebuild_sealed(self, int64_t size_bytes) except -1:
@@ -418,20 +476,47 @@ cdef class Segment:
         cdef int64_t timestamp = -1
         cdef int64_t offset = -1
         cdef ls_time_index *index
-        self.ensure_open()
-        ls_segment_get_state(self.segment, &state)
-        index = ls_segment_time_index(self.segment)
+        cdef Segment own
+        if self.segment == NULL and (closing := self._closing_timestamp()) is not None:
+            return closing
+        own = self.opened()
+        ls_segment_get_state(own.segment, &state)
+        index = ls_segment_time_index(own.segment)
         if ls_time_index_count(index) > 0:
             ls_time_index_entry(index, ls_time_index_count(index) - 1, &timestamp, &offset)
         return max(state.max_timestamp, timestamp)
+
+    def _closing_timestamp(self):
+        """The last entry of a sealed segment's time index file, without opening the segment; None where it can't be it."""
+        try:
+            descriptor = os.open(self.path[:-len(".log")] + ".timeindex",
+                                 os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            size = os.fstat(descriptor).st_size
+            entries = os.pread(descriptor, 2 * LS_TIME_INDEX_ENTRY_BYTES, max(size - 2 * LS_TIME_INDEX_ENTRY_BYTES, 0))
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        if size == 0 or size % LS_TIME_INDEX_ENTRY_BYTES:
+            return None
+        last = len(entries) - LS_TIME_INDEX_ENTRY_BYTES
+        timestamp = int.from_bytes(entries[last:last + 8], "big", signed=True)
+        offset = self.base_offset + int.from_bytes(entries[last + 8:], "big", signed=True)
+        before = int.from_bytes(entries[:8], "big", signed=True) if last > 0 else -1
+        if timestamp <= before or not self.base_offset <= offset < self.options.end_offset_max:
+            return None
+        return timestamp
 
     @property
     def first_timestamp(self):
         """Timestamp of the first record in ms; -1 where there is none or it is damaged."""
         cdef ls_batch_location location
         cdef ls_fault fault
-        self.ensure_open()
-        if ls_segment_locate(self.segment, self.base_offset, &location, &fault) != LS_OK:
+        cdef Segment own = self.opened()
+        if ls_segment_locate(own.segment, self.base_offset, &location, &fault) != LS_OK:
             return -1
         return location.header.base_timestamp
 
@@ -519,9 +604,9 @@ cdef class Segment:
         cdef ls_batch_location location
         cdef ls_fault fault
         cdef ls_status status
-        self.ensure_open()
+        cdef Segment own = self.opened()
         with nogil:
-            status = ls_segment_find_timestamp(self.segment, timestamp, from_offset, &location, &fault)
+            status = ls_segment_find_timestamp(own.segment, timestamp, from_offset, &location, &fault)
         if status == LS_END:
             return None
         if status != LS_OK:

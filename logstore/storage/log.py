@@ -143,6 +143,7 @@ class Log(LogAppender):
         self._checkpoint_file = CheckpointFile(os.path.join(self.path, layout.CHECKPOINT_FILE))
         self._checkpoint = Checkpoint()
         self._is_clean = False
+        self._listed_ns = -1  # when the directory had changed last, at its last listing; a reader process's
         if read_only:
             self._open(known, trust_checkpoint=trust_checkpoint)
             return
@@ -183,6 +184,10 @@ class Log(LogAppender):
             # Before the files are cut: what they hold then must not look like a loss.
             checkpoint = before_truncation(checkpoint, self.path, *cut)
             self._checkpoint_file.replace(checkpoint)
+        # Where no offsets are missing, a gap is damage: known before the segments are looked at.
+        self._publish(contiguous=stored.is_contiguous if stored is not None else (
+            checkpoint is None and not list_segments(self.path)
+        ))
         opened = open_segments(self.path, checkpoint, self._segment_settings(), writable=writable)
         self.damage = opened.damage
         self.recovery_report = opened.report
@@ -237,7 +242,9 @@ class Log(LogAppender):
                 self._schedule_flush()
 
     def _segment_settings(self) -> SegmentSettings:
-        return SegmentSettings(self.config["index.interval.bytes"], self.config["segment.index.bytes"])
+        return SegmentSettings(
+            self.config["index.interval.bytes"], self.config["segment.index.bytes"], self.contiguous
+        )
 
     def _apply_config(self) -> None:
         config = self.config
@@ -312,10 +319,27 @@ class Log(LogAppender):
         old.seal(base_offset)
         with contextlib.suppress(StorageFailureError):
             write_indexes(old, final=True)
-        self._start_segment((*self.segments, new), new)
+        self._start_segment((*self._without_old_descriptors(), new), new)
         if self.config["segment.jitter.ms"]:
             self._scheduler.schedule(0, self._apply_config)
         self._scheduler.schedule(0, self._flush_in_background)
+
+    def _without_old_descriptors(self) -> tuple[Segment, ...]:
+        """The segments, with those written in this session and covered by the checkpoint as ones that open when read.
+
+        Readers that stand in one of them keep what they have.
+        """
+        segments = list(self.segments)
+        covered = self._checkpoint.segment_base_offset
+        for index in range(len(segments) - 2, -1, -1):
+            segment, following = segments[index], segments[index + 1]
+            if not segment.writable:
+                break
+            if following.base_offset <= covered:
+                segments[index] = Segment.sealed(
+                    segment.path, segment.base_offset, following.base_offset, **self._segment_settings().as_arguments()
+                )
+        return tuple(segments)
 
     def _writing_begins(self) -> None:
         """The checkpoint says that the log was closed in good order: take that back before the first write."""
@@ -335,6 +359,7 @@ class Log(LogAppender):
             self._checkpoint_file.write(self._checkpoint)
 
     def _gap_appended(self) -> None:
+        self.segments[-1].allow_gaps()
         self._checkpoint = self._checkpoint._replace(is_contiguous=False)
         self._checkpoint_file.replace(self._checkpoint)
 
@@ -427,18 +452,20 @@ class Log(LogAppender):
         saved = self._checkpoint
         if active.base_offset != saved.segment_base_offset or position - saved.position >= CHECKPOINT_INTERVAL_BYTES:
             with contextlib.suppress(StorageFailureError):  # a hint: without it the next open reads more
-                for segment in segments[:-1]:
-                    if segment.writable and segment.base_offset >= saved.segment_base_offset:
+                for segment in reversed(segments[:-1]):
+                    if segment.base_offset < saved.segment_base_offset:
+                        break
+                    if segment.writable:
                         write_indexes(segment, final=True, sync=True)
                 write_indexes(active, sync=True)
                 self._save_checkpoint(self._state_at(active.base_offset, position, end_offset))
 
     def _sync_segments(self, segments: tuple[Segment, ...]) -> None:
-        flushed = self.flushed_offset
-        for segment, following in zip(segments, segments[1:], strict=False):
-            if following.base_offset > flushed:
-                segment.sync()
-        segments[-1].sync()
+        first = len(segments) - 1
+        while first > 0 and segments[first].base_offset > self.flushed_offset:
+            first -= 1
+        for segment in segments[first:]:
+            segment.sync()
         if self._new_names:
             # First taken back, since a roll may set it again meanwhile.
             self._new_names = False
@@ -719,17 +746,42 @@ class Log(LogAppender):
         with self._flush_lock:
             return self._refresh()
 
+    def _list_again(self) -> list[int] | None:
+        """Base offsets of the segments; None where the directory has not changed since they were listed."""
+        with refusals(self.path, "list"):
+            changed_ns = os.stat(self.path).st_mtime_ns
+        if changed_ns == self._listed_ns:
+            return None
+        bases = list_segments(self.path)
+        # Within a tick of the file system's clock another change may come that leaves the same time.
+        settled = time.time_ns() - changed_ns > 1_000_000_000
+        self._listed_ns = changed_ns if settled else -1
+        return bases
+
     def _refresh(self) -> bool:
         before = (self.log_start_offset, self.log_end_offset, len(self.segments))
-        bases = list_segments(self.path)
-        segments = [segment for segment in self.segments if segment.base_offset in bases]
+        bases = self._list_again()
+        if bases is None:
+            segments, bases = list(self.segments), []
+        else:
+            known = set(bases)
+            segments = [segment for segment in self.segments if segment.base_offset in known]
         if not segments and not bases:
             return False
         if not segments or (segments[-1].base_offset != self.segments[-1].base_offset):
             self._open(None, trust_checkpoint=True)
             return before != (self.log_start_offset, self.log_end_offset, len(self.segments))
+        if self.contiguous and not (self._checkpoint_file.read() or self._checkpoint).is_contiguous:
+            for segment in segments:
+                segment.allow_gaps()
         if self.damage is None:
-            segments[-1].catch_up()
+            try:
+                segments[-1].catch_up()
+            except CorruptDataError:
+                # The writer has truncated below what this reader knew; damage shows when it is opened again.
+                self._open(None, trust_checkpoint=True)
+                self._publish(truncated=self.log_end_offset)
+                return True
             for base in [base for base in bases if base > segments[-1].base_offset]:
                 # The old one first, to its end: it is complete once the next one exists.
                 segments[-1].catch_up()
@@ -814,6 +866,8 @@ class Log(LogAppender):
             self._set_write_state(log_appender.STATE_READ_ONLY)
             raise opened.damage
         self._checkpoint = checkpoint
+        if not checkpoint.is_contiguous:
+            opened.segments[-1].allow_gaps()
         self._publish(
             segments=tuple(opened.segments), log_start_offset=checkpoint.log_start_offset, log_end_offset=offset,
             contiguous=checkpoint.is_contiguous,

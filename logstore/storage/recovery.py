@@ -38,9 +38,10 @@ class SegmentSettings(NamedTuple):
 
     index_interval_bytes: int
     index_bytes: int
+    contiguous: bool = False
 
     def as_arguments(self) -> dict[str, Any]:
-        return {"index_interval_bytes": self.index_interval_bytes, "index_bytes": self.index_bytes}
+        return self._asdict()
 
 
 class OpenedLog:

@@ -60,6 +60,9 @@ def truncate_segments(
             position = floors[-1].size_bytes if found is None else found[0]
             if log.flushed_offset < base_offset:
                 floors[-1].sync()
+    elif segments[0].base_offset < offset:
+        checkpoint = checkpoint._replace(is_contiguous=False)  # the whole batch goes, and its offsets stay unused
+    settings = settings._replace(contiguous=settings.contiguous and checkpoint.is_contiguous)
     name = layout.segment_file_name(base_offset, ".log" + TRUNCATE_SUFFIX)
     replace_file(os.path.join(log.path, name), left)
     lowered = before_truncation(checkpoint, log.path, base_offset, bool(left), position)._replace(
