@@ -1,6 +1,6 @@
 """Programs of random steps against a list of records.
 
-``LOGSTORE_MODEL_PROGRAMS`` sets how many programs run (150 if unset, which takes under a minute); for a long run:
+``LOGSTORE_MODEL_PROGRAMS`` sets how many programs run (400 if unset, which takes half a minute); for a long run:
 ``LOGSTORE_MODEL_PROGRAMS=20000 pytest tests/storage/test_log_model.py --timeout=0``.
 """
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from log_machine import LogMachine
 
-PROGRAMS = int(os.environ.get("LOGSTORE_MODEL_PROGRAMS", "150"))
+PROGRAMS = int(os.environ.get("LOGSTORE_MODEL_PROGRAMS", "400"))
 
 TestLogModel = pytest.mark.slow(LogMachine.TestCase)
 TestLogModel.settings = settings(
