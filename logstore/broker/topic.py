@@ -9,7 +9,8 @@ from logstore._native.topic_appender import TopicAppender
 from logstore.errors import InvalidRequestError, UnknownTopicOrPartitionError
 from logstore.model import Durability
 from logstore.storage.config import TopicConfig
-from logstore.storage.log import Log, OffsetAndTimestamp, read_logs
+from logstore.storage.log import Log
+from logstore.storage.log_reading import OffsetAndTimestamp, read_logs
 from logstore.storage.positions import Position
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """One partition in one directory: the log engine's Python side.
 
 The hot path (append, read) is compiled (`logstore._native`); here are the steps taken once a batch or less: opening,
-rolling, flushing, truncating, closing.
+rolling, truncating, closing. `log_flushing` and `log_reading` have the rest.
 """
 
 from __future__ import annotations
@@ -10,25 +10,18 @@ import contextlib
 import errno
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 from logstore._native import log_appender
-from logstore._native.log_appender import LogAppender, durability_level
-from logstore._native.log_cursor import LogCursor
+from logstore._native.log_appender import durability_level
 from logstore._native.record_batch import RecordBatch
-from logstore._native.record_reader import RecordReader
 from logstore._native.segment import Segment
 from logstore.errors import (
-    ClosedError,
     CorruptDataError,
     DiskFullError,
     InvalidRequestError,
-    LogstoreError,
     OffsetOutOfRangeError,
-    ReadOnlyError,
     StorageFailureError,
 )
 from logstore.model import Durability, RecoveryReport
@@ -39,37 +32,24 @@ from logstore.storage.directory_lock import DirectoryLock
 from logstore.storage.files import make_directory, refusals, sync_directory
 from logstore.storage.flush_scheduler import FlushScheduler
 from logstore.storage.leader_epochs import LeaderEpochs
-from logstore.storage.positions import Position, resolve_position
+from logstore.storage.log_flushing import FlushedLog, nothing, storage_logger
 from logstore.storage.recovery import (
-    OpenedLog,
-    SegmentSettings,
     interrupted_truncation,
     last_leader_epoch,
     list_segments,
     open_segments,
     remove_segment_files,
+    rewrite_unflushed,
     write_indexes,
 )
 from logstore.storage.text_checkpoints import new_topic_id, read_topic_id, write_topic_id
 from logstore.storage.truncation import before_truncation, truncate_segments
-from logstore.storage.waiting import Waiter, watch_directories
 
-__all__ = ["Log", "OffsetAndTimestamp"]
+__all__ = ["Log"]
 
-# Flushed bytes after which the recovery point on disk is moved: what a scan after a crash reads at most, besides
-# what was not flushed.
-CHECKPOINT_INTERVAL_BYTES = 4 << 20
 INT64_MAX = 2**63 - 1
 
-
-class OffsetAndTimestamp(NamedTuple):
-    """Answer to a look-up by time."""
-
-    offset: int
-    timestamp: int
-
-
-class Log(LogAppender):
+class Log(FlushedLog):
     """One partition's log in one directory.
 
     Parameters
@@ -104,7 +84,7 @@ class Log(LogAppender):
 
     Notes
     -----
-    All methods are thread-safe. A reader returned by `read` or `batches` belongs to one thread. Damage that forbids writing
+    All methods are thread-safe. A reader returned by `read` or `cursor` belongs to one thread. Damage that forbids writing
     does not keep a log from opening: `damage` says what it is, appends raise it, and reads around it work.
     """
 
@@ -159,7 +139,7 @@ class Log(LogAppender):
                 self.topic_id = read_topic_id(self.path)
             except CorruptDataError as error:
                 # The broker knows the id as well; no record depends on it.
-                _logger().warning("%s It is written anew.", error)
+                storage_logger().warning("%s It is written anew.", error)
                 self.topic_id = None
             if self.topic_id is None:
                 self.topic_id = topic_id or new_topic_id()
@@ -193,13 +173,13 @@ class Log(LogAppender):
         self.recovery_report = opened.report
         self._checkpoint = checkpoint or Checkpoint()
         if opened.report.cut_bytes:
-            _logger().warning(
+            storage_logger().warning(
                 "%s: cut %d bytes of an unfinished write (%s); the log ends at offset %d%s",
                 opened.report.path, opened.report.cut_bytes, opened.report.reason, opened.log_end_offset,
                 f", the bytes are kept in {opened.report.kept_as}" if opened.report.kept_as else "",
             )
         if self.damage is not None:
-            _logger().error("%s", self.damage)
+            storage_logger().error("%s", self.damage)
         if writable and self.damage is None:
             if not opened.segments:
                 opened.segments.append(self._create_segment(opened.log_end_offset))
@@ -215,7 +195,15 @@ class Log(LogAppender):
             if has_changed:
                 self._epochs.write()
             if self._checkpoint.sync_failed:
-                self._rewrite_unflushed(opened)
+                rewrite_unflushed(opened.segments, self._checkpoint)
+                sync_directory(self.path)
+                opened.flushed_offset = opened.log_end_offset
+                self._checkpoint = self._checkpoint._replace(
+                    flushed_offset=opened.log_end_offset, segment_base_offset=opened.segments[-1].base_offset,
+                    position=opened.segments[-1].size_bytes, log_end_offset=opened.log_end_offset, is_clean=False,
+                    sync_failed=False,
+                )
+                self._checkpoint_file.write(self._checkpoint, sync=True)
         first = opened.segments[0].base_offset if opened.segments else opened.log_end_offset
         contiguous = stored.is_contiguous if stored is not None else (
             checkpoint is None and not opened.report.scanned_bytes
@@ -240,11 +228,6 @@ class Log(LogAppender):
             if opened.flushed_offset < opened.log_end_offset and self.config["flush.ms"] != INT64_MAX:
                 self._flush_was_scheduled(True)
                 self._schedule_flush()
-
-    def _segment_settings(self) -> SegmentSettings:
-        return SegmentSettings(
-            self.config["index.interval.bytes"], self.config["segment.index.bytes"], self.contiguous
-        )
 
     def _apply_config(self) -> None:
         config = self.config
@@ -271,30 +254,6 @@ class Log(LogAppender):
         self.config = config
         if not self.read_only:
             self._apply_config()
-
-    def _rewrite_unflushed(self, opened: OpenedLog) -> None:
-        """After a failed fsync the page cache may show what the disk does not have: writes it again, and syncs."""
-        for segment in opened.segments:
-            if segment.base_offset < self._checkpoint.segment_base_offset:
-                continue
-            start = self._checkpoint.position if segment.base_offset == self._checkpoint.segment_base_offset else 0
-            with refusals(segment.path, "rewrite after a failed fsync"), open(segment.path, "r+b") as file:
-                while start < segment.size_bytes:
-                    file.seek(start)
-                    chunk = file.read(min(1 << 20, segment.size_bytes - start))
-                    if not chunk:
-                        break
-                    file.seek(start)
-                    file.write(chunk)
-                    start += len(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-        sync_directory(self.path)
-        opened.flushed_offset = opened.log_end_offset
-        self._checkpoint = self._state_at(
-            opened.segments[-1].base_offset, opened.segments[-1].size_bytes, opened.log_end_offset
-        )._replace(is_contiguous=self._checkpoint.is_contiguous, log_start_offset=self._checkpoint.log_start_offset)
-        self._checkpoint_file.write(self._checkpoint, sync=True)
 
     # ---- steps the appender asks for; its lock is held -------------------------------------------------
 
@@ -347,17 +306,6 @@ class Log(LogAppender):
         self._checkpoint = self._checkpoint._replace(is_clean=False)
         self._checkpoint_file.write(self._checkpoint, sync=True)
 
-    def _write_failed(self, reason: str) -> None:
-        _logger().error("%s-%d: %s failed; the log is closed for writing until it is opened again",
-                        self.topic, self.partition, reason)
-        self._note_failure()
-
-    def _note_failure(self) -> None:
-        """Leaves a mark for the next open. The disk may refuse that, too."""
-        self._checkpoint = self._checkpoint._replace(sync_failed=True, is_clean=False)
-        with contextlib.suppress(StorageFailureError):
-            self._checkpoint_file.write(self._checkpoint)
-
     def _gap_appended(self) -> None:
         self.segments[-1].allow_gaps()
         self._checkpoint = self._checkpoint._replace(is_contiguous=False)
@@ -366,157 +314,6 @@ class Log(LogAppender):
     def _epoch_started(self, epoch: int, start_offset: int) -> None:
         if self._epochs.assign(epoch, start_offset):
             self._epochs.write()
-
-    def _schedule_hand_over(self) -> None:
-        self._scheduler.schedule(self.config["logstore.linger.ms"], self._hand_over_in_background)
-
-    def _schedule_flush(self) -> None:
-        self._scheduler.schedule(self.config["flush.ms"], self._flush_in_background)
-
-    def _hand_over_in_background(self) -> None:
-        if self.is_writable:
-            try:
-                self._locked(_nothing)
-                if self._messages_are_due():
-                    self._flush_until(self.log_end_offset)
-            except LogstoreError:
-                if self.is_writable:  # a full disk: the records stay in the open batch, and are tried again
-                    self._schedule_hand_over()
-                raise
-
-    def _flush_in_background(self) -> None:
-        self._flush_was_scheduled(False)
-        if self.is_writable:
-            self._flush_until(self.log_end_offset)
-
-    def _not_writable(self) -> LogstoreError:
-        if not self.is_open:
-            return ClosedError(
-                f"the log of {self.topic}-{self.partition} is closed, or belongs to the parent process; open it again"
-            )
-        if self._failure is not None:
-            failure = StorageFailureError(
-                self._failure.path, self._failure.operation, self._failure.errno or 0,
-                "The log was closed for writing then; reads go on. Open the broker again once the disk is sound.",
-            )
-            failure.__cause__ = self._failure
-            return failure
-        if self.damage is not None:
-            return CorruptDataError(
-                self.damage.path, self.damage.position, self.damage.reason, self.damage.expected, self.damage.actual,
-                "Writing is refused, so that nothing is lost; reads around it work.",
-            )
-        if not self.read_only:
-            return StorageFailureError(
-                self.path, "an earlier write", 5, "The log was closed for writing then; open the broker again."
-            )
-        return ReadOnlyError(f"{self.path} is open for reading only; open the broker without read_only=True")
-
-    # ---- flushing -------------------------------------------------------------------------------------
-
-    def _flush_until(self, offset: int) -> None:
-        """Returns once all records below the offset are on disk. Callers that wait share one fdatasync."""
-        with self._flush_lock:
-            if self.flushed_offset >= offset:
-                return
-            if self._failure is not None or not self.is_open:
-                self._raise_not_flushed()
-            self._sync()
-
-    def _fail(self, error: StorageFailureError) -> None:
-        """Unknown what reached the disk, and a retry would prove nothing: the log takes no more."""
-        self._failure = error
-        self._set_write_state(log_appender.STATE_FAILED)
-        self._note_failure()
-
-    def _raise_not_flushed(self) -> None:
-        raise self._not_writable() if self._failure is not None else StorageFailureError(
-            self.path, "flush", 9, "The log was closed meanwhile."
-        )
-
-    def _sync(self) -> None:
-        """One fdatasync for all that is in the log now (log-format, 4.3). The flush lock is held."""
-        # Size before end offset before segments: each covers what was read before it.
-        active = self.segments[-1]
-        position = active.size_bytes
-        end_offset = self.log_end_offset
-        segments = self.segments
-        try:
-            self._sync_segments(segments)
-        except StorageFailureError as error:
-            # Too many open files, say, is no failed fsync: the names are synced when they can be.
-            if error.operation != "open the directory":
-                self._fail(error)
-            raise
-        self._set_flushed_offset(end_offset)
-        saved = self._checkpoint
-        if active.base_offset != saved.segment_base_offset or position - saved.position >= CHECKPOINT_INTERVAL_BYTES:
-            with contextlib.suppress(StorageFailureError):  # a hint: without it the next open reads more
-                for segment in reversed(segments[:-1]):
-                    if segment.base_offset < saved.segment_base_offset:
-                        break
-                    if segment.writable:
-                        write_indexes(segment, final=True, sync=True)
-                write_indexes(active, sync=True)
-                self._save_checkpoint(self._state_at(active.base_offset, position, end_offset))
-
-    def _sync_segments(self, segments: tuple[Segment, ...]) -> None:
-        first = len(segments) - 1
-        while first > 0 and segments[first].base_offset > self.flushed_offset:
-            first -= 1
-        for segment in segments[first:]:
-            segment.sync()
-        if self._new_names:
-            # First taken back, since a roll may set it again meanwhile.
-            self._new_names = False
-            try:
-                sync_directory(self.path)
-            except BaseException:
-                self._new_names = True
-                raise
-
-    def _state_at(self, base_offset: int, position: int, end_offset: int) -> Checkpoint:
-        return Checkpoint(
-            log_start_offset=self.log_start_offset,
-            flushed_offset=end_offset,
-            segment_base_offset=base_offset,
-            position=position,
-            log_end_offset=end_offset,
-            is_contiguous=self._checkpoint.is_contiguous,
-        )
-
-    def _save_checkpoint(self, state: Checkpoint, *, sync: bool = False) -> None:
-        self._checkpoint_file.write(state, sync=sync)
-        self._checkpoint = state
-
-    def flush(self, durability: Durability = "flushed") -> None:
-        """Returns once everything appended so far is at least at this level.
-
-        Parameters
-        ----------
-        durability : {"flushed", "appended"}
-
-        Raises
-        ------
-        StorageFailureError
-            The log is closed for writing: what was acknowledged as ``flushed`` is on disk, the rest is unknown.
-        DiskFullError
-            Records in the open batch could not be handed over; they stay there.
-        """
-        level = durability_level(durability)
-        if level == 0:
-            return
-        if self.read_only or self.damage is not None:
-            return
-        self._locked(_nothing)
-        if not self.is_writable:
-            raise self._not_writable()
-        if level == 2 or self._messages_are_due():
-            self._flush_until(self.log_end_offset)
-
-    def _messages_are_due(self) -> bool:
-        """Whether ``flush.messages`` asks for a flush of what was handed over."""
-        return bool(self.log_end_offset - self.flushed_offset >= self.config["flush.messages"])
 
     def roll(self) -> None:
         """Starts a new segment, unless the active one is empty."""
@@ -583,230 +380,6 @@ class Log(LogAppender):
 
     def _batch_level(self, durability: Durability | None) -> int:
         return durability_level(durability or self.config["logstore.durability"] or self._durability)
-
-    def _now_ms(self) -> int:
-        return time.time_ns() // 1_000_000 if self._clock is None else self._clock()
-
-    # ---- reading ----------------------------------------------------------------------------------------
-
-    def bounds(self, start: Position = "earliest", stop: Position | None = None) -> tuple[int, int | None]:
-        """Offsets of a start and a stop position, ``(first, end)``; an end of None means none.
-
-        Raises
-        ------
-        OffsetOutOfRangeError
-            An offset before the log start offset or past the log end offset.
-        InvalidRequestError
-        """
-        if self.read_only:
-            self.refresh()
-        first = self._offset_of(start, "start")
-        end = None if stop is None else self._offset_of(stop, "stop")
-        if first > self.log_end_offset or first < self.log_start_offset:
-            raise OffsetOutOfRangeError(
-                f"offset {first} is outside of {self.topic}-{self.partition}, which holds offsets "
-                f"{self.log_start_offset} to {self.log_end_offset} (exclusive)",
-                offset=first, log_start_offset=self.log_start_offset, log_end_offset=self.log_end_offset,
-            )
-        return first, end
-
-    def _offset_of(self, position: Position, what: str) -> int:
-        if type(position) is int and position >= 0:
-            return position
-        kind, number = resolve_position(position, what, self._now_ms())
-        if kind == "earliest":
-            return int(self.log_start_offset)
-        if kind == "latest":
-            return int(self.log_end_offset)
-        found = self.offset_for_timestamp(number)
-        return int(self.log_end_offset) if found is None else found.offset
-
-    def cursor(self, start_offset: int, stop_offset: int | None = None) -> LogCursor:
-        """A cursor over whole batches; the first one may begin before the start offset. One thread at a time."""
-        return LogCursor(self, start_offset, stop_offset)
-
-    def read(
-        self,
-        start: Position = "earliest",
-        *,
-        stop: Position | None = None,
-        follow: bool = False,
-        timeout: float | None = None,
-    ) -> RecordReader:
-        """Reads records in order of their offsets.
-
-        Parameters
-        ----------
-        start : int, datetime or str
-            An offset; a datetime with a time zone, or an age such as ``"-1h"``: the first record at or after it;
-            ``"earliest"`` or ``"latest"``.
-        stop : int, datetime or str, optional
-            Exclusive: the read ends before this offset, or before the first record at or after this time.
-        follow : bool
-            At the end, waits for new records.
-        timeout : float, optional
-            Seconds to wait for the next record; then the read ends. None waits for ever.
-
-        Returns
-        -------
-        RecordReader
-            An iterator of `Record`. Stays valid while others append.
-
-        Raises
-        ------
-        OffsetOutOfRangeError, InvalidRequestError
-        CorruptDataError
-            While iterating: the next batch is damaged.
-        """
-        return read_logs([self], [self.bounds(start, stop)], follow=follow, timeout=timeout)
-
-    def fetch(self, offset: int, max_bytes: int = 1 << 20) -> list[RecordBatch]:
-        """Whole batches from the one that holds an offset on.
-
-        Parameters
-        ----------
-        offset : int
-        max_bytes : int
-            Batches are added while they fit; the first one always is.
-
-        Returns
-        -------
-        list[RecordBatch]
-            Empty at the log end offset. The first batch may begin before the offset.
-
-        Raises
-        ------
-        OffsetOutOfRangeError, CorruptDataError
-        """
-        cursor = LogCursor(self, offset, None, min(max(max_bytes, 4096), 1 << 20))
-        batches: list[RecordBatch] = []
-        size_bytes = 0
-        while (batch := cursor.next_batch()) is not None:
-            size_bytes += batch.size_bytes
-            if batches and size_bytes > max_bytes:
-                break
-            batches.append(batch)
-            if size_bytes >= max_bytes:
-                break
-        return batches
-
-    def scan(self, start: Position = "earliest", *, stop: Position | None = None) -> Any:
-        """Reads columns; see `logstore.Topic.scan`."""
-        from logstore.records.scan import Scan
-
-        first, end = self.bounds(start, stop)
-        return Scan([self], [(first, self.log_end_offset if end is None else min(end, self.log_end_offset))])
-
-    def offset_for_timestamp(self, timestamp: int) -> OffsetAndTimestamp | None:
-        """The first record at or after a time (log-format, 4.5).
-
-        Parameters
-        ----------
-        timestamp : int
-            Milliseconds UTC.
-
-        Returns
-        -------
-        OffsetAndTimestamp or None
-            The smallest *offset* whose timestamp is at or after it; None where there is none.
-
-        Raises
-        ------
-        CorruptDataError
-        """
-        log_start_offset = self.log_start_offset
-        for segment in self.segments:
-            if segment.max_timestamp < timestamp:
-                continue
-            from_offset = max(log_start_offset, segment.base_offset)
-            while (found := segment.find_timestamp(timestamp, from_offset)) is not None:
-                _, _, base_offset, last_offset = found
-                if base_offset >= self.log_end_offset:
-                    return None
-                batch = LogCursor(self, max(base_offset, log_start_offset), last_offset + 1).next_batch()
-                if batch is not None and (hit := batch.find_timestamp(timestamp, log_start_offset)) is not None:
-                    return OffsetAndTimestamp(*hit)
-                from_offset = last_offset + 1
-        return None
-
-    def refresh(self) -> bool:
-        """In a reader process: looks for what the writer has appended, rolled or deleted since.
-
-        Returns
-        -------
-        bool
-            Whether there is anything new.
-
-        Raises
-        ------
-        StorageFailureError, CorruptDataError
-        """
-        if not self.read_only or not self.is_open:
-            return False
-        with self._flush_lock:
-            return self._refresh()
-
-    def _list_again(self) -> list[int] | None:
-        """Base offsets of the segments; None where the directory has not changed since they were listed."""
-        with refusals(self.path, "list"):
-            changed_ns = os.stat(self.path).st_mtime_ns
-        if changed_ns == self._listed_ns:
-            return None
-        bases = list_segments(self.path)
-        # Within a tick of the file system's clock another change may come that leaves the same time.
-        settled = time.time_ns() - changed_ns > 1_000_000_000
-        self._listed_ns = changed_ns if settled else -1
-        return bases
-
-    def _refresh(self) -> bool:
-        before = (self.log_start_offset, self.log_end_offset, len(self.segments))
-        bases = self._list_again()
-        if bases is None:
-            segments, bases = list(self.segments), []
-        else:
-            known = set(bases)
-            segments = [segment for segment in self.segments if segment.base_offset in known]
-        if not segments and not bases:
-            return False
-        if not segments or (segments[-1].base_offset != self.segments[-1].base_offset):
-            self._open(None, trust_checkpoint=True)
-            return before != (self.log_start_offset, self.log_end_offset, len(self.segments))
-        if self.contiguous and not (self._checkpoint_file.read() or self._checkpoint).is_contiguous:
-            for segment in segments:
-                segment.allow_gaps()
-        if self.damage is None:
-            try:
-                segments[-1].catch_up()
-            except CorruptDataError:
-                # The writer has truncated below what this reader knew; damage shows when it is opened again.
-                self._open(None, trust_checkpoint=True)
-                self._publish(truncated=self.log_end_offset)
-                return True
-            for base in [base for base in bases if base > segments[-1].base_offset]:
-                # The old one first, to its end: it is complete once the next one exists.
-                segments[-1].catch_up()
-                segments[-1].seal(base)
-                path = os.path.join(self.path, layout.segment_file_name(base))
-                segments.append(
-                    Segment.reopen(path, base, trusted_bytes=0, trusted_offset=base, writable=False,
-                                   **self._segment_settings().as_arguments())[0]
-                )
-        end_offset = self.log_end_offset if self.damage is not None else max(
-            segments[-1].next_offset, self.log_end_offset)
-        checkpoint = self._checkpoint_file.read() or self._checkpoint
-        self._publish(
-            segments=tuple(segments),
-            log_start_offset=max(min(checkpoint.log_start_offset, end_offset), self.log_start_offset,
-                                 segments[0].base_offset),
-            log_end_offset=end_offset,
-            contiguous=checkpoint.is_contiguous and self.contiguous,
-        )
-        return before != (self.log_start_offset, self.log_end_offset, len(self.segments))
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all .log files."""
-        return sum(segment.size_bytes for segment in self.segments)
 
     # ---- taking records away -------------------------------------------------------------------------------
 
@@ -955,7 +528,7 @@ class Log(LogAppender):
             _open_logs.discard(self)
 
     def _close_in_good_order(self) -> None:
-        self._locked(_nothing)
+        self._locked(nothing)
         self._flush_until(self.log_end_offset)
         with self._flush_lock:
             self._locked(self._write_final_state)
@@ -979,7 +552,7 @@ class Log(LogAppender):
             self._save_checkpoint(state, sync=True)
         except DiskFullError as error:
             # Every record is flushed. Closing works on a full disk; the next open reads more.
-            _logger().warning("%s", error)
+            storage_logger().warning("%s", error)
         self._set_write_state(log_appender.STATE_CLOSED)
 
     def _let_go(self) -> None:
@@ -1009,52 +582,6 @@ class Log(LogAppender):
             self._own_scheduler.forget()
         if self._own_lock is not None:
             self._own_lock.forget()
-
-
-def _nothing() -> None:
-    return
-
-
-def _logger() -> Any:
-    import logging
-
-    return logging.getLogger("logstore.storage")
-
-
-def read_logs(
-    logs: list[Log],
-    bounds: list[tuple[int, int | None]],
-    *,
-    follow: bool = False,
-    timeout: float | None = None,
-) -> RecordReader:
-    """Records of several logs, merged by timestamp, each in order of its offsets."""
-    ends = [
-        (log.log_end_offset if end is None and not follow else end) for log, (_, end) in zip(logs, bounds, strict=True)
-    ]
-    cursors = [
-        LogCursor(log, first, end) for log, (first, _), end in zip(logs, bounds, ends, strict=True)
-    ]
-    if not follow:
-        return RecordReader(cursors)
-    if logs and logs[0].read_only:
-        watch = watch_directories([log.path for log in logs])
-        for log in logs:
-            log.refresh()
-
-        def wait_for_files() -> bool:
-            deadline = None if timeout is None else time.monotonic() + timeout
-            while True:
-                if any([log.refresh() for log in logs]):
-                    return True
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                watch.wait(left)
-
-        return RecordReader(cursors, wait_for_files, watch.close)
-    waiter = Waiter(logs)
-    return RecordReader(cursors, lambda: waiter.wait(timeout), waiter.close)
 
 
 _open_logs: weakref.WeakSet[Log] = weakref.WeakSet()

@@ -24,6 +24,7 @@ __all__ = [
     "last_leader_epoch",
     "list_segments",
     "open_segments",
+    "rewrite_unflushed",
     "write_indexes",
 ]
 
@@ -438,3 +439,22 @@ def _position_of(path: str, offset: int) -> int:
     )
     found = segment.locate(offset)
     return scan.valid_bytes if found is None else int(found[0])
+
+
+def rewrite_unflushed(segments: list[Segment], checkpoint: Checkpoint) -> None:
+    """After a failed fsync the page cache may show what the disk does not have: writes it again, and syncs."""
+    for segment in segments:
+        if segment.base_offset < checkpoint.segment_base_offset:
+            continue
+        start = checkpoint.position if segment.base_offset == checkpoint.segment_base_offset else 0
+        with refusals(segment.path, "rewrite after a failed fsync"), open(segment.path, "r+b") as file:
+            while start < segment.size_bytes:
+                file.seek(start)
+                chunk = file.read(min(1 << 20, segment.size_bytes - start))
+                if not chunk:
+                    break
+                file.seek(start)
+                file.write(chunk)
+                start += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())

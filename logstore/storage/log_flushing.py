@@ -1,0 +1,204 @@
+"""The durable side of a log: one fdatasync for all who wait, and what follows when the disk refuses."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from logstore._native import log_appender
+from logstore._native.log_appender import durability_level
+from logstore._native.segment import Segment
+from logstore.errors import ClosedError, CorruptDataError, LogstoreError, ReadOnlyError, StorageFailureError
+from logstore.model import Durability
+from logstore.storage.checkpoint import Checkpoint
+from logstore.storage.files import sync_directory
+from logstore.storage.log_reading import ReadableLog
+from logstore.storage.recovery import write_indexes
+
+if TYPE_CHECKING:
+    from logstore.storage.flush_scheduler import FlushScheduler
+
+__all__ = ["FlushedLog", "nothing", "storage_logger"]
+
+# Flushed bytes after which the recovery point on disk is moved: what a scan after a crash reads at most, besides
+# what was not flushed.
+CHECKPOINT_INTERVAL_BYTES = 4 << 20
+
+
+class FlushedLog(ReadableLog):
+    """What makes a log's acknowledgements true. `logstore.storage.log.Log` is what is used."""
+
+    _scheduler: FlushScheduler
+    _failure: StorageFailureError | None
+    _new_names: bool
+
+    def _write_failed(self, reason: str) -> None:
+        storage_logger().error("%s-%d: %s failed; the log is closed for writing until it is opened again",
+                        self.topic, self.partition, reason)
+        self._note_failure()
+
+    def _note_failure(self) -> None:
+        """Leaves a mark for the next open. The disk may refuse that, too."""
+        self._checkpoint = self._checkpoint._replace(sync_failed=True, is_clean=False)
+        with contextlib.suppress(StorageFailureError):
+            self._checkpoint_file.write(self._checkpoint)
+
+    def _schedule_hand_over(self) -> None:
+        self._scheduler.schedule(self.config["logstore.linger.ms"], self._hand_over_in_background)
+
+    def _schedule_flush(self) -> None:
+        self._scheduler.schedule(self.config["flush.ms"], self._flush_in_background)
+
+    def _hand_over_in_background(self) -> None:
+        if self.is_writable:
+            try:
+                self._locked(nothing)
+                if self._messages_are_due():
+                    self._flush_until(self.log_end_offset)
+            except LogstoreError:
+                if self.is_writable:  # a full disk: the records stay in the open batch, and are tried again
+                    self._schedule_hand_over()
+                raise
+
+    def _flush_in_background(self) -> None:
+        self._flush_was_scheduled(False)
+        if self.is_writable:
+            self._flush_until(self.log_end_offset)
+
+    def _not_writable(self) -> LogstoreError:
+        if not self.is_open:
+            return ClosedError(
+                f"the log of {self.topic}-{self.partition} is closed, or belongs to the parent process; open it again"
+            )
+        if self._failure is not None:
+            failure = StorageFailureError(
+                self._failure.path, self._failure.operation, self._failure.errno or 0,
+                "The log was closed for writing then; reads go on. Open the broker again once the disk is sound.",
+            )
+            failure.__cause__ = self._failure
+            return failure
+        if self.damage is not None:
+            return CorruptDataError(
+                self.damage.path, self.damage.position, self.damage.reason, self.damage.expected, self.damage.actual,
+                "Writing is refused, so that nothing is lost; reads around it work.",
+            )
+        if not self.read_only:
+            return StorageFailureError(
+                self.path, "an earlier write", 5, "The log was closed for writing then; open the broker again."
+            )
+        return ReadOnlyError(f"{self.path} is open for reading only; open the broker without read_only=True")
+
+    def _flush_until(self, offset: int) -> None:
+        """Returns once all records below the offset are on disk. Callers that wait share one fdatasync."""
+        with self._flush_lock:
+            if self.flushed_offset >= offset:
+                return
+            if self._failure is not None or not self.is_open:
+                self._raise_not_flushed()
+            self._sync()
+
+    def _fail(self, error: StorageFailureError) -> None:
+        """Unknown what reached the disk, and a retry would prove nothing: the log takes no more."""
+        self._failure = error
+        self._set_write_state(log_appender.STATE_FAILED)
+        self._note_failure()
+
+    def _raise_not_flushed(self) -> None:
+        raise self._not_writable() if self._failure is not None else StorageFailureError(
+            self.path, "flush", 9, "The log was closed meanwhile."
+        )
+
+    def _sync(self) -> None:
+        """One fdatasync for all that is in the log now (log-format, 4.3). The flush lock is held."""
+        # Size before end offset before segments: each covers what was read before it.
+        active = self.segments[-1]
+        position = active.size_bytes
+        end_offset = self.log_end_offset
+        segments = self.segments
+        try:
+            self._sync_segments(segments)
+        except StorageFailureError as error:
+            # Too many open files, say, is no failed fsync: the names are synced when they can be.
+            if error.operation != "open the directory":
+                self._fail(error)
+            raise
+        self._set_flushed_offset(end_offset)
+        saved = self._checkpoint
+        if active.base_offset != saved.segment_base_offset or position - saved.position >= CHECKPOINT_INTERVAL_BYTES:
+            with contextlib.suppress(StorageFailureError):  # a hint: without it the next open reads more
+                for segment in reversed(segments[:-1]):
+                    if segment.base_offset < saved.segment_base_offset:
+                        break
+                    if segment.writable:
+                        write_indexes(segment, final=True, sync=True)
+                write_indexes(active, sync=True)
+                self._save_checkpoint(self._state_at(active.base_offset, position, end_offset))
+
+    def _sync_segments(self, segments: tuple[Segment, ...]) -> None:
+        first = len(segments) - 1
+        while first > 0 and segments[first].base_offset > self.flushed_offset:
+            first -= 1
+        for segment in segments[first:]:
+            segment.sync()
+        if self._new_names:
+            # First taken back, since a roll may set it again meanwhile.
+            self._new_names = False
+            try:
+                sync_directory(self.path)
+            except BaseException:
+                self._new_names = True
+                raise
+
+    def _state_at(self, base_offset: int, position: int, end_offset: int) -> Checkpoint:
+        return Checkpoint(
+            log_start_offset=self.log_start_offset,
+            flushed_offset=end_offset,
+            segment_base_offset=base_offset,
+            position=position,
+            log_end_offset=end_offset,
+            is_contiguous=self._checkpoint.is_contiguous,
+        )
+
+    def _save_checkpoint(self, state: Checkpoint, *, sync: bool = False) -> None:
+        self._checkpoint_file.write(state, sync=sync)
+        self._checkpoint = state
+
+    def flush(self, durability: Durability = "flushed") -> None:
+        """Returns once everything appended so far is at least at this level.
+
+        Parameters
+        ----------
+        durability : {"flushed", "appended"}
+
+        Raises
+        ------
+        StorageFailureError
+            The log is closed for writing: what was acknowledged as ``flushed`` is on disk, the rest is unknown.
+        DiskFullError
+            Records in the open batch could not be handed over; they stay there.
+        """
+        level = durability_level(durability)
+        if level == 0:
+            return
+        if self.read_only or self.damage is not None:
+            return
+        self._locked(nothing)
+        if not self.is_writable:
+            raise self._not_writable()
+        if level == 2 or self._messages_are_due():
+            self._flush_until(self.log_end_offset)
+
+    def _messages_are_due(self) -> bool:
+        """Whether ``flush.messages`` asks for a flush of what was handed over."""
+        return bool(self.log_end_offset - self.flushed_offset >= self.config["flush.messages"])
+
+
+def nothing() -> None:
+    """A step that does nothing: handing over is what is wanted."""
+
+
+def storage_logger() -> Any:
+    """Where warnings of this layer go; logging loads with the first."""
+    import logging
+
+    return logging.getLogger("logstore.storage")

@@ -1,0 +1,317 @@
+"""The reading side of a log: positions, records, batches, columns, look-ups by time, and following another process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from logstore._native.log_appender import LogAppender
+from logstore._native.log_cursor import LogCursor
+from logstore._native.record_batch import RecordBatch
+from logstore._native.record_reader import RecordReader
+from logstore._native.segment import Segment
+from logstore.errors import CorruptDataError, OffsetOutOfRangeError
+from logstore.storage import layout
+from logstore.storage.checkpoint import Checkpoint, CheckpointFile
+from logstore.storage.config import TopicConfig
+from logstore.storage.files import refusals
+from logstore.storage.positions import Position, resolve_position
+from logstore.storage.recovery import SegmentSettings, list_segments
+from logstore.storage.waiting import Waiter, watch_directories
+
+if TYPE_CHECKING:
+    from logstore.records.scan import Scan
+
+__all__ = ["OffsetAndTimestamp", "ReadableLog", "read_logs"]
+
+
+class OffsetAndTimestamp(NamedTuple):
+    """Answer to a look-up by time."""
+
+    offset: int
+    timestamp: int
+
+class ReadableLog(LogAppender):
+    """What a log offers its readers. `logstore.storage.log.Log` is what is used."""
+
+    path: str
+    config: TopicConfig
+    read_only: bool
+    damage: CorruptDataError | None
+    _clock: Callable[[], int] | None
+    _checkpoint: Checkpoint
+    _checkpoint_file: CheckpointFile
+    _flush_lock: threading.Lock
+    _listed_ns: int
+
+    @abstractmethod
+    def _open(self, known: Checkpoint | None, *, trust_checkpoint: bool) -> None:
+        """Opens the directory, again if it is open."""
+
+    def _segment_settings(self) -> SegmentSettings:
+        return SegmentSettings(
+            self.config["index.interval.bytes"], self.config["segment.index.bytes"], self.contiguous
+        )
+
+    def _now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 if self._clock is None else self._clock()
+
+
+    def bounds(self, start: Position = "earliest", stop: Position | None = None) -> tuple[int, int | None]:
+        """Offsets of a start and a stop position, ``(first, end)``; an end of None means none.
+
+        Raises
+        ------
+        OffsetOutOfRangeError
+            An offset before the log start offset or past the log end offset.
+        InvalidRequestError
+        """
+        if self.read_only:
+            self.refresh()
+        first = self._offset_of(start, "start")
+        end = None if stop is None else self._offset_of(stop, "stop")
+        if first > self.log_end_offset or first < self.log_start_offset:
+            raise OffsetOutOfRangeError(
+                f"offset {first} is outside of {self.topic}-{self.partition}, which holds offsets "
+                f"{self.log_start_offset} to {self.log_end_offset} (exclusive)",
+                offset=first, log_start_offset=self.log_start_offset, log_end_offset=self.log_end_offset,
+            )
+        return first, end
+
+    def _offset_of(self, position: Position, what: str) -> int:
+        if type(position) is int and position >= 0:
+            return position
+        kind, number = resolve_position(position, what, self._now_ms())
+        if kind == "earliest":
+            return int(self.log_start_offset)
+        if kind == "latest":
+            return int(self.log_end_offset)
+        found = self.offset_for_timestamp(number)
+        return int(self.log_end_offset) if found is None else found.offset
+
+    def cursor(self, start_offset: int, stop_offset: int | None = None) -> LogCursor:
+        """A cursor over whole batches; the first one may begin before the start offset. One thread at a time."""
+        return LogCursor(self, start_offset, stop_offset)
+
+    def read(
+        self,
+        start: Position = "earliest",
+        *,
+        stop: Position | None = None,
+        follow: bool = False,
+        timeout: float | None = None,
+    ) -> RecordReader:
+        """Reads records in order of their offsets.
+
+        Parameters
+        ----------
+        start : int, datetime or str
+            An offset; a datetime with a time zone, or an age such as ``"-1h"``: the first record at or after it;
+            ``"earliest"`` or ``"latest"``.
+        stop : int, datetime or str, optional
+            Exclusive: the read ends before this offset, or before the first record at or after this time.
+        follow : bool
+            At the end, waits for new records.
+        timeout : float, optional
+            Seconds to wait for the next record; then the read ends. None waits for ever.
+
+        Returns
+        -------
+        RecordReader
+            An iterator of `Record`. Stays valid while others append.
+
+        Raises
+        ------
+        OffsetOutOfRangeError, InvalidRequestError
+        CorruptDataError
+            While iterating: the next batch is damaged.
+        """
+        return read_logs([self], [self.bounds(start, stop)], follow=follow, timeout=timeout)
+
+    def fetch(self, offset: int, max_bytes: int = 1 << 20) -> list[RecordBatch]:
+        """Whole batches from the one that holds an offset on.
+
+        Parameters
+        ----------
+        offset : int
+        max_bytes : int
+            Batches are added while they fit; the first one always is.
+
+        Returns
+        -------
+        list[RecordBatch]
+            Empty at the log end offset. The first batch may begin before the offset.
+
+        Raises
+        ------
+        OffsetOutOfRangeError, CorruptDataError
+        """
+        cursor = LogCursor(self, offset, None, min(max(max_bytes, 4096), 1 << 20))
+        batches: list[RecordBatch] = []
+        size_bytes = 0
+        while (batch := cursor.next_batch()) is not None:
+            size_bytes += batch.size_bytes
+            if batches and size_bytes > max_bytes:
+                break
+            batches.append(batch)
+            if size_bytes >= max_bytes:
+                break
+        return batches
+
+    def scan(self, start: Position = "earliest", *, stop: Position | None = None) -> Scan:
+        """Reads columns; see `logstore.Topic.scan`."""
+        from logstore.records.scan import Scan
+
+        first, end = self.bounds(start, stop)
+        return Scan([self], [(first, self.log_end_offset if end is None else min(end, self.log_end_offset))])
+
+    def offset_for_timestamp(self, timestamp: int) -> OffsetAndTimestamp | None:
+        """The first record at or after a time (log-format, 4.5).
+
+        Parameters
+        ----------
+        timestamp : int
+            Milliseconds UTC.
+
+        Returns
+        -------
+        OffsetAndTimestamp or None
+            The smallest *offset* whose timestamp is at or after it; None where there is none.
+
+        Raises
+        ------
+        CorruptDataError
+        """
+        log_start_offset = self.log_start_offset
+        for segment in self.segments:
+            if segment.max_timestamp < timestamp:
+                continue
+            from_offset = max(log_start_offset, segment.base_offset)
+            while (found := segment.find_timestamp(timestamp, from_offset)) is not None:
+                _, _, base_offset, last_offset = found
+                if base_offset >= self.log_end_offset:
+                    return None
+                batch = LogCursor(self, max(base_offset, log_start_offset), last_offset + 1).next_batch()
+                if batch is not None and (hit := batch.find_timestamp(timestamp, log_start_offset)) is not None:
+                    return OffsetAndTimestamp(*hit)
+                from_offset = last_offset + 1
+        return None
+
+    def refresh(self) -> bool:
+        """In a reader process: looks for what the writer has appended, rolled or deleted since.
+
+        Returns
+        -------
+        bool
+            Whether there is anything new.
+
+        Raises
+        ------
+        StorageFailureError, CorruptDataError
+        """
+        if not self.read_only or not self.is_open:
+            return False
+        with self._flush_lock:
+            return self._refresh()
+
+    def _list_again(self) -> list[int] | None:
+        """Base offsets of the segments; None where the directory has not changed since they were listed."""
+        with refusals(self.path, "list"):
+            changed_ns = os.stat(self.path).st_mtime_ns
+        if changed_ns == self._listed_ns:
+            return None
+        bases = list_segments(self.path)
+        # Within a tick of the file system's clock another change may come that leaves the same time.
+        settled = time.time_ns() - changed_ns > 1_000_000_000
+        self._listed_ns = changed_ns if settled else -1
+        return bases
+
+    def _refresh(self) -> bool:
+        before = (self.log_start_offset, self.log_end_offset, len(self.segments))
+        bases = self._list_again()
+        if bases is None:
+            segments, bases = list(self.segments), []
+        else:
+            known = set(bases)
+            segments = [segment for segment in self.segments if segment.base_offset in known]
+        if not segments and not bases:
+            return False
+        if not segments or (segments[-1].base_offset != self.segments[-1].base_offset):
+            self._open(None, trust_checkpoint=True)
+            return before != (self.log_start_offset, self.log_end_offset, len(self.segments))
+        if self.contiguous and not (self._checkpoint_file.read() or self._checkpoint).is_contiguous:
+            for segment in segments:
+                segment.allow_gaps()
+        if self.damage is None:
+            try:
+                segments[-1].catch_up()
+            except CorruptDataError:
+                # The writer has truncated below what this reader knew; damage shows when it is opened again.
+                self._open(None, trust_checkpoint=True)
+                self._publish(truncated=self.log_end_offset)
+                return True
+            for base in [base for base in bases if base > segments[-1].base_offset]:
+                # The old one first, to its end: it is complete once the next one exists.
+                segments[-1].catch_up()
+                segments[-1].seal(base)
+                path = os.path.join(self.path, layout.segment_file_name(base))
+                segments.append(
+                    Segment.reopen(path, base, trusted_bytes=0, trusted_offset=base, writable=False,
+                                   **self._segment_settings().as_arguments())[0]
+                )
+        end_offset = self.log_end_offset if self.damage is not None else max(
+            segments[-1].next_offset, self.log_end_offset)
+        checkpoint = self._checkpoint_file.read() or self._checkpoint
+        self._publish(
+            segments=tuple(segments),
+            log_start_offset=max(min(checkpoint.log_start_offset, end_offset), self.log_start_offset,
+                                 segments[0].base_offset),
+            log_end_offset=end_offset,
+            contiguous=checkpoint.is_contiguous and self.contiguous,
+        )
+        return before != (self.log_start_offset, self.log_end_offset, len(self.segments))
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all .log files."""
+        return sum(segment.size_bytes for segment in self.segments)
+
+
+def read_logs(
+    logs: Sequence[ReadableLog],
+    bounds: list[tuple[int, int | None]],
+    *,
+    follow: bool = False,
+    timeout: float | None = None,
+) -> RecordReader:
+    """Records of several logs, merged by timestamp, each in order of its offsets."""
+    ends = [
+        (log.log_end_offset if end is None and not follow else end) for log, (_, end) in zip(logs, bounds, strict=True)
+    ]
+    cursors = [
+        LogCursor(log, first, end) for log, (first, _), end in zip(logs, bounds, ends, strict=True)
+    ]
+    if not follow:
+        return RecordReader(cursors)
+    if logs and logs[0].read_only:
+        watch = watch_directories([log.path for log in logs])
+        for log in logs:
+            log.refresh()
+
+        def wait_for_files() -> bool:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while True:
+                if any([log.refresh() for log in logs]):
+                    return True
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                watch.wait(left)
+
+        return RecordReader(cursors, wait_for_files, watch.close)
+    waiter = Waiter(logs)
+    return RecordReader(cursors, lambda: waiter.wait(timeout), waiter.close)
