@@ -1,7 +1,8 @@
 """Resident memory while a large log is written and read: ``python -m benchmarks.memory --gib 10``.
 
-Writes records of 16 + 1,000 bytes with ``append_many`` and ``append``, reads them record by record and as columns, and prints the
-largest resident set seen after each step, above that of the interpreter with its modules loaded. Exit status 1 above the limit.
+Writes records of 16 + 1,000 bytes with ``append_many`` and ``append``, reads them record by record and as columns,
+and prints the largest resident set seen in each step, and how far it is above that of the interpreter with its modules
+loaded. Exit status 1 above the limit.
 """
 
 from __future__ import annotations

@@ -14,15 +14,15 @@ __all__ = [
     "Headers",
     "RecordMetadata",
     "RecoveryReport",
-    "TopicPartition",
     "TimestampType",
+    "TopicPartition",
     "Values",
 ]
 
 BytesLike: TypeAlias = Union[bytes, bytearray, memoryview, "RecordBatch"]
 """Anything with a contiguous buffer of bytes."""
 
-Values: TypeAlias = Union[Iterable[bytes | None], Any]
+Values: TypeAlias = Iterable[bytes | None] | Any
 """Many values or keys: a list of bytes or None, a numpy array, or an Arrow array (``__arrow_c_array__``)."""
 
 Durability: TypeAlias = Literal["flushed", "appended", "buffered"]

@@ -239,8 +239,8 @@ cdef class LogAppender(LogState):
         cdef HeaderList header_list = None
         cdef int level = self.default_level
         cdef int64_t given = -1
-        keep_value = span_of(value, "value", &value_span)
-        keep_key = span_of(key, "key", &key_span)
+        _keep_value = span_of(value, "value", &value_span)
+        _keep_key = span_of(key, "key", &key_span)
         if durability is not None:
             level = level_of(durability, 0)
         if headers is not None:

@@ -1,7 +1,5 @@
 """The state of one log that its readers and its writer share."""
 
-from libc.stdint cimport int64_t
-
 from logstore.errors import ClosedError
 
 

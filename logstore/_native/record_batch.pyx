@@ -7,7 +7,7 @@ iterator. The type is the proof.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from logstore._native.core cimport (
@@ -420,8 +420,8 @@ cdef class Record:
         cdef ls_record_header header
         cdef ls_fault fault
         cdef list headers = []
-        cdef int32_t i
-        for i in range(self.raw.headers_count):
+        cdef int32_t _i
+        for _i in range(self.raw.headers_count):
             if ls_record_header_next(&at, end, &header, &fault) != LS_OK:
                 raise_in_batch(self.batch, &fault)
             headers.append((
@@ -535,8 +535,8 @@ cdef class RecordBatchBuilder:
         cdef ls_fault fault
         if timestamp < -1:
             raise InvalidRequestError(f"a timestamp must be -1 or later, not {timestamp}")
-        keep_key = span_of(key, "key", &key_span)
-        keep_value = span_of(value, "value", &value_span)
+        _keep_key = span_of(key, "key", &key_span)
+        _keep_value = span_of(value, "value", &value_span)
         if headers is not None:
             header_list = HeaderList.create(headers)
         if ls_batch_builder_append(&self.builder, timestamp, key_span, value_span,
@@ -577,7 +577,6 @@ cdef class RecordBatchBuilder:
         cdef ls_batch_stamp_fields fields
         cdef ls_batch_header header
         cdef bytes sealed
-        cdef uint8_t *out
         if self.builder.records_count == 0:
             raise InvalidRequestError("a batch needs at least one record; append one first")
         fields.base_offset = base_offset

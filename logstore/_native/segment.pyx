@@ -15,7 +15,6 @@ from logstore._native.core cimport (
     LS_TAIL_NONE,
     LS_TAIL_TORN,
     LS_TIME_INDEX_ENTRY_BYTES,
-    ls_batch_header,
     ls_batch_last_offset,
     ls_batch_location,
     ls_batch_size_bytes,
@@ -23,14 +22,12 @@ from logstore._native.core cimport (
     ls_file,
     ls_file_close,
     ls_file_open,
-    ls_file_size,
     ls_file_sync,
     ls_offset_index,
     ls_offset_index_count,
     ls_offset_index_encode,
     ls_offset_index_entry,
     ls_offset_index_load,
-    ls_offset_index_lookup,
     ls_offset_index_truncate_position,
     ls_recovery_report,
     ls_segment,
@@ -44,7 +41,6 @@ from logstore._native.core cimport (
     ls_segment_locate,
     ls_segment_log_file,
     ls_segment_offset_index,
-    ls_segment_options,
     ls_segment_read,
     ls_segment_recover,
     ls_segment_size_bytes,
@@ -340,8 +336,6 @@ cdef class Segment:
         """Opens a sealed segment's files: whole index files if they can be trusted, else from its headers."""
         global open_sealed
         cdef ls_segment_state state
-        cdef ls_fault fault
-        cdef ls_file *file = NULL
         cdef int64_t size = 0
         cdef Segment opened
         if self.segment != NULL:

@@ -5,13 +5,11 @@ from cpython.buffer cimport Py_buffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset, strcmp, strncmp
 from logstore._native.arrow_abi cimport ArrowArray, ArrowArrayStream, ArrowSchema
 from logstore._native.core cimport ls_record_header, ls_span
-
-import sys
 
 from logstore.errors import InvalidRequestError, RecordTooLargeError
 
@@ -149,7 +147,6 @@ cdef class SpanArray:
         cdef const uint8_t *at
         cdef Py_ssize_t i, size, count
         cdef bint strip
-        cdef Py_buffer *buffer
         import numpy
 
         array = numpy.asarray(array)

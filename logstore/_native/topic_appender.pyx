@@ -1,7 +1,7 @@
 """Appending to a topic: the partitioner, and then the partition's log."""
 
 cimport cython
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from logstore._native.core cimport ls_partition_for_key, ls_span
 from logstore._native.log_appender cimport LEVEL_APPENDED, LEVEL_FLUSHED, LogAppender, level_of
@@ -75,8 +75,8 @@ cdef class TopicAppender:
         cdef HeaderList header_list = None
         cdef LogAppender log
         cdef int64_t given = -1
-        keep_value = span_of(value, "value", &value_span)
-        keep_key = span_of(key, "key", &key_span)
+        _keep_value = span_of(value, "value", &value_span)
+        _keep_key = span_of(key, "key", &key_span)
         if partition is not None:
             log = self.log_of(partition)
         elif self.count == 1:

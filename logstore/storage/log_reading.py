@@ -305,7 +305,8 @@ def read_logs(
         def wait_for_files() -> bool:
             deadline = None if timeout is None else time.monotonic() + timeout
             while True:
-                if any([log.refresh() for log in logs]):
+                changed = [log.refresh() for log in logs]
+                if any(changed):
                     return True
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import UTC
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from logstore.errors import InvalidConfigError, InvalidRequestError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Position", "ResolvedPosition", "resolve_position"]
 
-Position: TypeAlias = Union[int, str, "datetime"]  # noqa: UP007  (datetime loads only when used)
+Position: TypeAlias = Union[int, str, "datetime"]
 """An offset, ``"earliest"``, ``"latest"``, an age such as ``"-1h"``, a datetime with a time zone, or ISO 8601 text."""
 
 ResolvedPosition: TypeAlias = tuple[str, int]
@@ -71,12 +72,12 @@ def resolve_position(position: Position, what: str, now_ms: int | None = None) -
 
 
 def _datetime_ms(moment: datetime, what: str) -> int:
-    from datetime import datetime, timezone
+    from datetime import datetime
 
     if moment.tzinfo is None:
         raise InvalidRequestError(
             f"{what} is a datetime without a time zone; say which: moment.replace(tzinfo=timezone.utc), or "
             "moment.astimezone() for local time"
         )
-    delta = moment.astimezone(timezone.utc) - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    delta = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return max((delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000, 0)

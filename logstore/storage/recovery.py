@@ -241,12 +241,12 @@ def _scan_tail(
             with contextlib.suppress(DiskFullError):  # a full disk can be opened and read
                 write_indexes(segment, final=True, sync=True)
     opened.report = opened.report._replace(scanned_bytes=scanned_bytes, rebuilt_indexes=rebuilt)
-    if trusted_end := (known.flushed_offset if opened.damage is None else 0):
-        if opened.log_end_offset < trusted_end:
-            opened.damage = CorruptDataError(
-                opened.segments[-1].path, opened.segments[-1].size_bytes, "flushed records are missing at the end",
-                trusted_end, opened.log_end_offset, "Restore the file, or read what is left with read_only=True.",
-            )
+    trusted_end = known.flushed_offset if opened.damage is None else 0
+    if opened.log_end_offset < trusted_end:
+        opened.damage = CorruptDataError(
+            opened.segments[-1].path, opened.segments[-1].size_bytes, "flushed records are missing at the end",
+            trusted_end, opened.log_end_offset, "Restore the file, or read what is left with read_only=True.",
+        )
 
 
 def _is_contradicted(path: str, scan: SegmentScan) -> bool:

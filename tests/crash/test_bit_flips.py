@@ -6,9 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
-import logstore
 import pytest
 from ledger import value_of
+
+import logstore
 
 COUNT = 40
 # The bits taken are another one from byte to byte; all eight with LOGSTORE_CRASH_BITS=8.

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import logstore
 import pytest
 from ledger import value_of
 from test_bit_flips import COUNT, look, make
+
+import logstore
 
 
 def _segments(folder: Path) -> list[Path]:

@@ -6,8 +6,9 @@ import os
 import threading
 from pathlib import Path
 
-import logstore
 import pytest
+
+import logstore
 from logstore._native import checksum
 
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-import logstore
 import pytest
+
+import logstore
 
 
 class Program:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy
 import pytest
-from logstore._native.record_batch import RecordBatch
 from made_logs import MadeLog, Row, encode, make_rows
 
 import logstore.records  # noqa: F401  (hands the codecs to the native layer)
 from logstore._native.columns import ColumnBatch, ColumnCursor
+from logstore._native.record_batch import RecordBatch
 from logstore.errors import (
     ClosedError,
     CorruptDataError,

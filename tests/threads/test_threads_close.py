@@ -11,8 +11,9 @@ import threading
 import time
 from pathlib import Path
 
-import logstore
 import pytest
+
+import logstore
 
 
 def test_close_while_readers_iterate(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import logstore
 import pytest
+
+import logstore
 
 WRITERS, RECORDS = 6, 300
 LEVELS = ("flushed", "appended", "buffered")
