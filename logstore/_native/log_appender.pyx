@@ -5,8 +5,7 @@ its one write; the GIL is let go for the write.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.number cimport PyNumber_Index
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.string cimport memset
@@ -46,14 +45,12 @@ from logstore._native.spans cimport HeaderList, SpanArray, span_of
 
 from logstore.errors import (
     ClosedError,
-    CorruptDataError,
     InvalidRecordError,
     InvalidRequestError,
     InvalidTimestampError,
     OffsetOutOfRangeError,
     ReadOnlyError,
     RecordTooLargeError,
-    StorageFailureError,
 )
 
 

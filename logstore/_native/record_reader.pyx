@@ -1,14 +1,12 @@
 """Reading records: an iterator over one log, or over several merged by timestamp."""
 
 cimport cython
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t
+from libc.stdint cimport INT64_MAX, int64_t
 from logstore._native.core cimport (
     LS_ATTRIBUTE_CONTROL,
     LS_END,
     LS_OK,
     ls_fault,
-    ls_record,
-    ls_record_iterator,
     ls_record_iterator_init,
     ls_record_iterator_next,
     ls_status,
@@ -126,7 +124,6 @@ cdef class RecordReader:
 
     def __next__(self):
         cdef Head head
-        cdef Record record
         if self.current is not None:
             head = self.current
             if len(self.heads) == 1:

@@ -17,9 +17,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import logstore
 from ledger import Book, records_of
 from shim import EXIT_KILLED, Shim
+
+import logstore
 
 SETTINGS = {"segment_bytes": 2048, "index_interval_bytes": 256}
 
@@ -156,22 +157,22 @@ def make_topics(book: Book, broker) -> None:
     made = broker.create_topic("a", **SETTINGS)
     book.say("created a 1")
     book.append(made.partition(0), "x")
-    book.say("creating b 3")
-    made = broker.create_topic("b", partitions=3, **SETTINGS)
-    book.say("created b 3")
+    book.say("creating b 2")
+    made = broker.create_topic("b", partitions=2, **SETTINGS)
+    book.say("created b 2")
     book.append(made.partition(0), "y")
-    book.say("creating a 3")
-    broker.alter_topic("a", partitions=3)
-    book.say("created a 3")
+    book.say("creating a 2")
+    broker.alter_topic("a", partitions=2)
+    book.say("created a 2")
 
 
 def delete_topics(book: Book, broker) -> None:
     book.say("deleting b")
     broker.delete_topic("b")
     book.say("deleted b")
-    book.say("creating b 2")
-    broker.create_topic("b", partitions=2, **SETTINGS)
-    book.say("created b 2")
+    book.say("creating b 1")
+    broker.create_topic("b", **SETTINGS)
+    book.say("created b 1")
 
 
 def recover(book: Book, broker) -> None:
@@ -221,12 +222,12 @@ def say_to(path: Path, lines: list[str]) -> Callable[[str], None]:
     return say
 
 
-def run_each(operation: str, folder: Path, run: Callable[[int, Path, Book], int]) -> None:
-    """Runs in a forked child for n = 1, 2, ... until the operation has fewer calls than that."""
+def run_each(operation: str, folder: Path, run: Callable[[int, Path, Book], int], stride: int) -> None:
+    """Runs in a forked child for n = 1, 1 + stride, ... until the operation has fewer calls than that."""
     start, lines, book = prepare(operation, folder)
-    n = 0
+    n = 1 - stride
     while True:
-        n += 1
+        n += stride
         place = folder / f"{n:04d}"
         place.mkdir()
         shutil.copytree(start, place / "data")
@@ -258,7 +259,7 @@ def kill(operation: str, calls: str, action: int, folder: Path) -> None:
             OPERATIONS[operation][1](book, broker)
         return 0
 
-    run_each(operation, folder, run)
+    run_each(operation, folder, run, int(os.environ.get("LOGSTORE_CRASH_STRIDE", "1")))
 
 
 def fail(operation: str, calls: str, action: int, folder: Path) -> None:
@@ -300,7 +301,8 @@ def fail(operation: str, calls: str, action: int, folder: Path) -> None:
             (place / "outcome").write_text(json.dumps(outcome))
         return 0
 
-    run_each(operation, folder, run)
+    # Reads count as well here, and there are many of them.
+    run_each(operation, folder, run, int(os.environ.get("LOGSTORE_CRASH_STRIDE", "1" if calls == "s" else "4")))
 
 
 def record(operation: str, folder: Path) -> None:
