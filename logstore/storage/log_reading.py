@@ -243,7 +243,9 @@ class ReadableLog(LogAppender):
         if not segments or (segments[-1].base_offset != self.segments[-1].base_offset):
             self._open(None, trust_checkpoint=True)
             return before != (self.log_start_offset, self.log_end_offset, len(self.segments))
-        if self.contiguous and not (self._checkpoint_file.read() or self._checkpoint).is_contiguous:
+        # Each state is read once: None means that there is no newer one.
+        checkpoint = self._checkpoint = self._checkpoint_file.read() or self._checkpoint
+        if self.contiguous and not checkpoint.is_contiguous:
             for segment in segments:
                 segment.allow_gaps()
         if self.damage is None:
@@ -265,7 +267,6 @@ class ReadableLog(LogAppender):
                 )
         end_offset = self.log_end_offset if self.damage is not None else max(
             segments[-1].next_offset, self.log_end_offset)
-        checkpoint = self._checkpoint_file.read() or self._checkpoint
         self._publish(
             segments=tuple(segments),
             log_start_offset=max(min(checkpoint.log_start_offset, end_offset), self.log_start_offset,
