@@ -12,7 +12,7 @@ from logstore._native.core cimport (
     ls_status,
 )
 from logstore._native.log_cursor cimport LogCursor
-from logstore._native.record_batch cimport Record, RecordBatch, new_record, raise_in_batch
+from logstore._native.record_batch cimport RecordBatch, new_record, raise_in_batch
 
 # How many records of one log may be handed out before the others are looked at again.
 cdef int RUN_LENGTH_MAX = 4096
