@@ -212,7 +212,9 @@ static ls_status judge_tail(const ls_segment *segment, ls_scan *scan, ls_recover
     /* The first bytes of a small offset are zeros anyway: alone in their sector they say nothing. */
     bool is_torn_offset = false;
     int64_t from = damage.position;
-    if (torn_offset(from, report->next_offset) == report->next_offset) from = sector_end_after(from);
+    int64_t shared_bytes = sector_end_after(from) - from;
+    if (shared_bytes < SHARED_BYTES_MIN && torn_offset(from, report->next_offset) == report->next_offset)
+        from += shared_bytes;
     else is_torn_offset = damage.base_offset == torn_offset(from, report->next_offset);
     bool zero_sector;
     status = find_zero_sector(&scan->window, from, damage.end < file_size ? damage.end : file_size, &zero_sector,

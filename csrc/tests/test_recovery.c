@@ -109,6 +109,27 @@ static void test_a_base_offset_torn_at_a_sector_is_torn(void) {
     }
 }
 
+/* Also where the offset that is missing is 0 itself. */
+static void test_a_first_sector_that_was_never_written_is_torn(void) {
+    static uint8_t bytes[2048];
+    ls_segment_options options = defaults;
+    options.base_offset = 0;
+    make_batch(&(made_batch){0, 1, 0, 1, 700}, bytes);
+    make_batch(&(made_batch){1, 1, 0, 1, 700}, bytes + 700);
+    memset(bytes, 0, 512);
+    faulty_file file;
+    ls_fault fault;
+    ls_segment *segment = NULL;
+    faulty_file_init(&file, bytes, 1400);
+    REQUIRE_INT(ls_segment_create(&file.file, &options, NULL, &segment, &fault), LS_OK);
+    ls_recovery_report report = recover(segment, 0, 0, 1);
+    CHECK_INT(report.tail, LS_TAIL_TORN);
+    CHECK_INT(report.valid_bytes, 0);
+    CHECK_INT(report.next_valid_position, 700);
+    ls_segment_free(segment);
+    faulty_file_free(&file);
+}
+
 /* Zeros that a sound batch holds anyway are no sign of a sector that was never written. */
 static void test_zeros_that_belong_there_do_not_excuse_damage(void) {
     static uint8_t bytes[4096];
@@ -324,6 +345,7 @@ int main(void) {
     RUN(test_zeros_where_data_should_be_are_torn);
     RUN(test_garbage_behind_the_end_is_torn);
     RUN(test_a_base_offset_torn_at_a_sector_is_torn);
+    RUN(test_a_first_sector_that_was_never_written_is_torn);
     RUN(test_zeros_that_belong_there_do_not_excuse_damage);
     RUN(test_every_flipped_bit_in_the_middle_is_found);
     RUN(test_a_raised_base_offset_is_found_where_no_offsets_are_missing);

@@ -216,6 +216,9 @@ cdef class LogCursor:
         while low <= len(segments):
             segment = (<Segment>segments[low - 1]).opened()
             if segment.locate_batch(self.next_offset, &location):
+                if self.log.contiguous and location.header.base_offset > self.next_offset:
+                    raise CorruptDataError(segment.path, location.position, "records are missing before this batch",
+                                           self.next_offset, location.header.base_offset)
                 self.segment = segment
                 self.start_at(location.position, location.header.base_offset)
                 # A look-up reads the batch it is after in one go, and nothing behind it.

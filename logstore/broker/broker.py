@@ -27,7 +27,7 @@ from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint
 from logstore.storage.config import TopicConfig
 from logstore.storage.directory_lock import DirectoryLock
-from logstore.storage.files import file_failure, make_directory, refusals, sync_directory
+from logstore.storage.files import make_directory, read_text, refusals, sync_directory
 from logstore.storage.flush_scheduler import FlushScheduler
 from logstore.storage.log import Log
 from logstore.storage.text_checkpoints import (
@@ -509,13 +509,9 @@ def _remove_tree(path: str) -> None:
 
 
 def _is_kafka_marker(path: str) -> bool:
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(4096)
-    except FileNotFoundError:
+    text = read_text(path)
+    if text is None:
         return False
-    except OSError as error:
-        raise file_failure(error, path, "read") from error
     import json
 
     try:

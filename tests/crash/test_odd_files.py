@@ -44,6 +44,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "middle segment missing": lambda folder: _segments(folder)[1].unlink(),
     "last segment missing": lambda folder: _segments(folder)[-1].unlink(),
     "middle segment cut": lambda folder: os.truncate(_segments(folder)[1], 1000),
+    "first segment empty": lambda folder: os.truncate(_segments(folder)[0], 0),
     "last segment cut": lambda folder: os.truncate(_segments(folder)[-1], 100),
     "middle segment empty": lambda folder: os.truncate(_segments(folder)[1], 0),
     "segments swapped": lambda folder: _swap(*_segments(folder)[:2]),
@@ -74,6 +75,8 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
     "metadata missing": lambda folder: (folder / "t-0" / "partition.metadata").unlink(),
     "epochs missing": lambda folder: (folder / "t-0" / "leader-epoch-checkpoint").unlink(),
     "topics missing": lambda folder: (folder / "logstore.topics").unlink(),
+    "clean shutdown marker is a fifo": lambda folder: _replace_by_fifo(folder / ".kafka_cleanshutdown"),
+    "clean shutdown marker is not text": lambda folder: (folder / ".kafka_cleanshutdown").write_bytes(b"\xff\xfe{"),
     "strangers": lambda folder: [
         (folder / "t-0" / name).write_bytes(b"x")
         for name in ("notes.txt", "1.log", "0000000000000000000a.log", "99999999999999999999.log", "1.log.truncate")
