@@ -379,8 +379,8 @@ cdef class LogAppender(LogState):
                         self.next_offset = offset
                     raise
             elif not self.hand_over_scheduled:
+                self._schedule_hand_over()  # first: a signal handler may raise in it
                 self.hand_over_scheduled = True
-                self._schedule_hand_over()
         finally:
             self.mutex.release()
         if level == LEVEL_FLUSHED or self.log_end_offset - self.flushed_offset >= self.flush_messages:
@@ -478,8 +478,8 @@ cdef class LogAppender(LogState):
                 if level != LEVEL_BUFFERED:
                     self.hand_over()
                 elif self.builder.records_count and not self.hand_over_scheduled:
+                    self._schedule_hand_over()  # first: a signal handler may raise in it
                     self.hand_over_scheduled = True
-                    self._schedule_hand_over()
             except BaseException as error:
                 # Only records of this call may be dropped: those buffered before it were acknowledged.
                 if self.log_end_offset < first:
@@ -538,7 +538,11 @@ cdef class LogAppender(LogState):
             self.notify_waiters()
         if self.flush_by_time and not self.flush_scheduled:
             self.flush_scheduled = True
-            self._schedule_flush()
+            try:
+                self._schedule_flush()
+            except BaseException:
+                self.flush_scheduled = False
+                raise
         return 0
 
     cdef int write_batch(self, const void *opaque, const void *batch, size_t batch_bytes) except -1:

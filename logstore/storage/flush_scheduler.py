@@ -6,6 +6,7 @@ acknowledged as ``flushed`` is on disk before the acknowledgement.
 
 from __future__ import annotations
 
+import _thread
 import heapq
 import itertools
 import threading
@@ -23,7 +24,9 @@ class FlushScheduler:
         self._wake = threading.Condition(self._lock)
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self._thread: threading.Thread | None = None
+        self._has_thread = False
+        self._running = threading.Lock()  # held by the thread while it lives
+        self._thread_id = 0
         self._closed = False
 
     def schedule(self, delay_ms: float, step: Callable[[], None]) -> None:
@@ -33,9 +36,11 @@ class FlushScheduler:
             if self._closed:
                 return
             heapq.heappush(self._due, (deadline, next(self._order), step))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="logstore-flush", daemon=True)
-                self._thread.start()
+            if not self._has_thread:
+                # Not a threading.Thread: a signal handler that raises in its start() leaves it half made. Here it costs
+                # a second thread at most, which waits until the first one ends.
+                _thread.start_new_thread(self._run, ())
+                self._has_thread = True
             elif self._due[0][2] is step:
                 self._wake.notify()
 
@@ -45,6 +50,11 @@ class FlushScheduler:
         return min(max(self._due[0][0] - time.monotonic(), 0), threading.TIMEOUT_MAX)
 
     def _run(self) -> None:
+        with self._running:
+            self._thread_id = threading.get_ident()
+            self._run_steps()
+
+    def _run_steps(self) -> None:
         while True:
             with self._wake:
                 while not self._closed and (not self._due or self._due[0][0] > time.monotonic()):
@@ -62,18 +72,18 @@ class FlushScheduler:
 
     def close(self) -> None:
         """Ends the thread; steps not yet due are dropped. Idempotent."""
-        with self._wake:
+        with self._lock:
             self._closed = True
             self._due.clear()
-            self._wake.notify()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            self._wake.notify_all()
+        if self._thread_id != threading.get_ident():
+            with self._running:  # until the thread has ended
+                pass
 
     def forget(self) -> None:
         """In a forked child, where the thread does not exist."""
         self._closed = True
-        self._thread = None
         self._due = []
+        self._running = threading.Lock()
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
