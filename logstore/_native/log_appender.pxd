@@ -46,6 +46,7 @@ cdef class LogAppender(LogState):
     cdef int64_t timestamp_before_max_ms
     cdef int64_t timestamp_after_max_ms
     cdef int64_t flush_messages
+    cdef bint flush_due             # rolls outrun the flushes: the next append waits for one
     cdef bint flush_by_time
     cdef bint append_time
     cdef bint keys_required

@@ -164,6 +164,10 @@ cdef class LogAppender(LogState):
     def _set_flushed_offset(self, int64_t offset):
         self.flushed_offset = offset
 
+    def _flush_is_due(self):
+        """Has the next append wait for a flush, whatever its level."""
+        self.flush_due = True
+
     def _flush_was_scheduled(self, bint scheduled):
         self.flush_scheduled = scheduled
 
@@ -383,15 +387,18 @@ cdef class LogAppender(LogState):
                 self.hand_over_scheduled = True
         finally:
             self.mutex.release()
-        if level == LEVEL_FLUSHED or self.log_end_offset - self.flushed_offset >= self.flush_messages:
+        if (level == LEVEL_FLUSHED or self.flush_due
+                or self.log_end_offset - self.flushed_offset >= self.flush_messages):
             self.acknowledge(offset + 1, level)
         return offset
 
     cdef int acknowledge(self, int64_t end_offset, int level) except -1:
         """What is left to do once records are in the log: fdatasync if the level or flush.messages asks for it."""
         if level == LEVEL_FLUSHED:
+            self.flush_due = False
             self._flush_until(end_offset)
-        elif self.log_end_offset - self.flushed_offset >= self.flush_messages:
+        elif self.flush_due or self.log_end_offset - self.flushed_offset >= self.flush_messages:
+            self.flush_due = False
             self._flush_until(self.log_end_offset)
         return 0
 

@@ -48,6 +48,8 @@ from logstore.storage.truncation import before_truncation, truncate_segments
 __all__ = ["Log"]
 
 INT64_MAX = 2**63 - 1
+# Segments that may wait for the disk; each holds a descriptor.
+UNFLUSHED_SEGMENTS_MAX = 32
 
 class Log(FlushedLog):
     """One partition's log in one directory.
@@ -290,6 +292,7 @@ class Log(FlushedLog):
         """
         segments = list(self.segments)
         covered = self._checkpoint.segment_base_offset
+        unflushed_count = 0
         for index in range(len(segments) - 2, -1, -1):
             segment, following = segments[index], segments[index + 1]
             if not segment.writable:
@@ -298,6 +301,10 @@ class Log(FlushedLog):
                 segments[index] = Segment.sealed(
                     segment.path, segment.base_offset, following.base_offset, **self._segment_settings().as_arguments()
                 )
+            else:
+                unflushed_count += 1
+        if unflushed_count > UNFLUSHED_SEGMENTS_MAX:
+            self._flush_is_due()
         return tuple(segments)
 
     def _writing_begins(self) -> None:
