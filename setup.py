@@ -50,6 +50,7 @@ DIRECTIVES = {
 
 EXTENSIONS = sorted(path.relative_to(HERE).with_suffix("") for path in (HERE / "logstore/_native").glob("*.pyx"))
 HEADERS = [str(path.relative_to(HERE)) for path in sorted((HERE / "csrc").rglob("*.h")) if "build" not in path.parts]
+SOURCES = [str(path.relative_to(HERE)) for path in sorted((HERE / "csrc/src").glob("*.c"))]
 
 
 class BuildLibraryFirst(build_ext):
@@ -79,7 +80,7 @@ setup(
         (
             "logstore",
             {
-                "sources": [str(path.relative_to(HERE)) for path in sorted((HERE / "csrc/src").glob("*.c"))],
+                "sources": SOURCES,
                 "include_dirs": ["csrc/include", "csrc/src"],
                 "cflags": COMPILE_ARGS,
                 "obj_deps": {"": HEADERS},
@@ -95,7 +96,7 @@ setup(
                 libraries=["logstore"],
                 extra_compile_args=[*COMPILE_ARGS, *EXTENSION_ARGS],
                 extra_link_args=LINK_ARGS,
-                depends=HEADERS,
+                depends=[*HEADERS, *SOURCES],  # linked in, so a change in the library makes the extension anew
             )
             for path in EXTENSIONS
         ],
