@@ -18,7 +18,7 @@ BITS = int(os.environ.get("LOGSTORE_CRASH_BITS", "1"))
 
 def make(folder: Path) -> None:
     with logstore.open(folder) as broker:
-        topic = broker.create_topic("t", segment_bytes=4096, index_interval_bytes=512)
+        topic = broker.create_topic("t", segment_bytes=2048, index_interval_bytes=256)
         for number in range(COUNT):
             topic.append(value_of("w", number), timestamp=1_000_000 + number)
 
