@@ -215,7 +215,8 @@ static ls_status judge_tail(const ls_segment *segment, ls_scan *scan, ls_recover
     int64_t shared_bytes = sector_end_after(from) - from;
     if (shared_bytes < SHARED_BYTES_MIN && torn_offset(from, report->next_offset) == report->next_offset)
         from += shared_bytes;
-    else is_torn_offset = damage.base_offset == torn_offset(from, report->next_offset);
+    else if (damage.base_offset != report->next_offset) /* else the offset is right, and something else is wrong */
+        is_torn_offset = damage.base_offset == torn_offset(from, report->next_offset);
     bool zero_sector;
     status = find_zero_sector(&scan->window, from, damage.end < file_size ? damage.end : file_size, &zero_sector,
                               fault);
