@@ -164,6 +164,13 @@ cdef class LogAppender(LogState):
     def _set_flushed_offset(self, int64_t offset):
         self.flushed_offset = offset
 
+    def _lingered(self):
+        """The open batch was handed over because of its age; the next one is scheduled anew. The lock is held.
+
+        One batch after the other is covered by the first one's schedule: there is one at a time, however fast they fill.
+        """
+        self.hand_over_scheduled = False
+
     def _flush_is_due(self):
         """Has the next append wait for a flush, whatever its level."""
         self.flush_due = True
@@ -534,7 +541,6 @@ cdef class LogAppender(LogState):
             else:
                 self.write_batch(&header, PyBytes_AS_STRING(compressed), PyBytes_GET_SIZE(compressed))
         ls_batch_builder_reset(&self.builder)
-        self.hand_over_scheduled = False
         self.publish_end()
         return 0
 

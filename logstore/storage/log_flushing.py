@@ -52,7 +52,7 @@ class FlushedLog(ReadableLog):
     def _hand_over_in_background(self) -> None:
         if self.is_writable:
             try:
-                self._locked(nothing)
+                self._locked(self._lingered)
                 if self._messages_are_due():
                     self._flush_until(self.log_end_offset)
             except LogstoreError:
