@@ -186,17 +186,6 @@ cdef class LogAppender(LogState):
                 self.hand_over()
             return step(*args)
 
-    def _locked_raw(self, step, *args):
-        """Runs ``step(*args)`` with no append under way; the open batch stays as it is."""
-        with self.mutex:
-            return step(*args)
-
-    def _drop_open_batch(self):
-        """Forgets records that were never handed over. The lock is held."""
-        ls_batch_builder_reset(&self.builder)
-        self.next_offset = self.log_end_offset
-        self.hand_over_scheduled = False
-
     @property
     def open_batch_records_count(self):
         """Records acknowledged as ``buffered`` that are not handed over yet."""
