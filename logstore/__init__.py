@@ -20,55 +20,95 @@ if TYPE_CHECKING:
 
     from logstore._native.checksum import partition_for_key
     from logstore._native.record_batch import Record, RecordBatch
-    from logstore.broker import Broker, Topic
+    from logstore.broker import Topic
+    from logstore.embedded import Broker
     from logstore.errors import (
         ClosedError,
+        CommitFailedError,
         CorruptDataError,
         DataDirLockedError,
         DiskFullError,
+        FencedInstanceIdError,
         GroupError,
+        GroupIdNotFoundError,
+        GroupMaxSizeReachedError,
+        GroupSubscribedToTopicError,
+        IllegalGenerationError,
+        InconsistentGroupProtocolError,
         InvalidConfigError,
+        InvalidGroupIdError,
         InvalidRecordError,
         InvalidRequestError,
+        InvalidSessionTimeoutError,
         InvalidTimestampError,
         LogstoreError,
         LogTruncatedError,
         MissingDependencyError,
+        NonEmptyGroupError,
+        OffsetMetadataTooLargeError,
         OffsetOutOfRangeError,
         ReadOnlyError,
+        RebalanceInProgressError,
         RecordTooLargeError,
+        RequestTimeoutError,
         StorageFailureError,
         TopicAlreadyExistsError,
+        UnexpectedOffsetError,
+        UnknownMemberIdError,
         UnknownTopicOrPartitionError,
         UnsupportedFormatError,
     )
-    from logstore.model import Durability, RecordMetadata, RecoveryReport, TopicPartition
+    from logstore.model import (
+        Durability,
+        OffsetAndMetadata,
+        OffsetAndTimestamp,
+        RecordMetadata,
+        RecoveryReport,
+        TopicPartition,
+    )
 
 __all__ = [
     "Broker",
     "ClosedError",
+    "CommitFailedError",
     "CorruptDataError",
     "DataDirLockedError",
     "DiskFullError",
+    "FencedInstanceIdError",
     "GroupError",
+    "GroupIdNotFoundError",
+    "GroupMaxSizeReachedError",
+    "GroupSubscribedToTopicError",
+    "IllegalGenerationError",
+    "InconsistentGroupProtocolError",
     "InvalidConfigError",
+    "InvalidGroupIdError",
     "InvalidRecordError",
     "InvalidRequestError",
+    "InvalidSessionTimeoutError",
     "InvalidTimestampError",
     "LogTruncatedError",
     "LogstoreError",
     "MissingDependencyError",
+    "NonEmptyGroupError",
+    "OffsetAndMetadata",
+    "OffsetAndTimestamp",
+    "OffsetMetadataTooLargeError",
     "OffsetOutOfRangeError",
     "ReadOnlyError",
+    "RebalanceInProgressError",
     "Record",
     "RecordBatch",
     "RecordMetadata",
     "RecordTooLargeError",
     "RecoveryReport",
+    "RequestTimeoutError",
     "StorageFailureError",
     "Topic",
     "TopicAlreadyExistsError",
     "TopicPartition",
+    "UnexpectedOffsetError",
+    "UnknownMemberIdError",
     "UnknownTopicOrPartitionError",
     "UnsupportedFormatError",
     "__version__",
@@ -109,7 +149,7 @@ def open(
     """
     from importlib import import_module
 
-    opened: Broker = import_module("logstore.broker").Broker(path, durability=durability, read_only=read_only)
+    opened: Broker = import_module("logstore.embedded").Broker(path, durability=durability, read_only=read_only)
     return opened
 
 
@@ -133,10 +173,12 @@ def native_info() -> dict[str, object]:
 
 # Where the other public names come from. They load when first used, so that `import logstore` costs next to nothing.
 _HOMES = {
-    "Broker": "logstore.broker",
+    "Broker": "logstore.embedded",
     "Topic": "logstore.broker",
     "Record": "logstore._native.record_batch",
     "RecordBatch": "logstore._native.record_batch",
+    "OffsetAndMetadata": "logstore.model",
+    "OffsetAndTimestamp": "logstore.model",
     "RecordMetadata": "logstore.model",
     "RecoveryReport": "logstore.model",
     "TopicPartition": "logstore.model",

@@ -15,22 +15,38 @@ from typing import ClassVar
 
 __all__ = [
     "ClosedError",
+    "CommitFailedError",
     "CorruptDataError",
     "DataDirLockedError",
     "DiskFullError",
+    "FencedInstanceIdError",
     "GroupError",
+    "GroupIdNotFoundError",
+    "GroupMaxSizeReachedError",
+    "GroupSubscribedToTopicError",
+    "IllegalGenerationError",
+    "InconsistentGroupProtocolError",
     "InvalidConfigError",
+    "InvalidGroupIdError",
     "InvalidRecordError",
     "InvalidRequestError",
+    "InvalidSessionTimeoutError",
     "InvalidTimestampError",
     "LogTruncatedError",
     "LogstoreError",
+    "MemberIdRequiredError",
     "MissingDependencyError",
+    "NonEmptyGroupError",
+    "OffsetMetadataTooLargeError",
     "OffsetOutOfRangeError",
     "ReadOnlyError",
+    "RebalanceInProgressError",
     "RecordTooLargeError",
+    "RequestTimeoutError",
     "StorageFailureError",
     "TopicAlreadyExistsError",
+    "UnexpectedOffsetError",
+    "UnknownMemberIdError",
     "UnknownTopicOrPartitionError",
     "UnsupportedFormatError",
 ]
@@ -191,5 +207,88 @@ class ClosedError(LogstoreError):
     """The object was closed, or belongs to the parent of a forked process."""
 
 
+class UnexpectedOffsetError(InvalidRequestError):
+    """A conditional append: the log does not end where the caller expected; nothing was appended.
+
+    Attributes
+    ----------
+    expected_offset, log_end_offset : int
+    """
+
+    def __init__(self, message: str, *, expected_offset: int = -1, log_end_offset: int = -1):
+        super().__init__(message)
+        self.expected_offset = expected_offset
+        self.log_end_offset = log_end_offset
+
+
+class RequestTimeoutError(LogstoreError, TimeoutError):
+    """Something did not happen in the time given; the message says what, and what has become of the records."""
+
+    retriable = True
+
+
 class GroupError(LogstoreError):
     """A consumer group refused: unknown member, stale generation, rebalance in progress."""
+
+
+class InvalidGroupIdError(GroupError, InvalidRequestError):
+    """A group id is a string of at least one character."""
+
+
+class GroupIdNotFoundError(GroupError, LookupError):
+    """There is no such group."""
+
+
+class NonEmptyGroupError(GroupError):
+    """The group has members, so its offsets can't be reset and it can't be deleted; stop them first."""
+
+
+class GroupSubscribedToTopicError(GroupError):
+    """The group's members are subscribed to this topic, so its offsets can't be deleted."""
+
+
+class GroupMaxSizeReachedError(GroupError):
+    """The group has ``group.max.size`` members."""
+
+
+class InconsistentGroupProtocolError(GroupError):
+    """The members of the group have no assignor in common."""
+
+
+class InvalidSessionTimeoutError(GroupError, InvalidRequestError):
+    """The session timeout is outside of ``group.min.session.timeout.ms`` to ``group.max.session.timeout.ms``."""
+
+
+class MemberIdRequiredError(GroupError):
+    """A member of the wire protocol has to join again with the member id it was given."""
+
+    retriable = True
+
+
+class UnknownMemberIdError(GroupError):
+    """The group does not know this member: its session has ended, or it has left."""
+
+
+class IllegalGenerationError(GroupError):
+    """The group has rebalanced since: this generation's owners own nothing any more."""
+
+
+class RebalanceInProgressError(GroupError):
+    """The group is rebalancing; poll to join it again."""
+
+    retriable = True
+
+
+class FencedInstanceIdError(GroupError):
+    """Another member has joined with the same ``group_instance_id``."""
+
+
+class OffsetMetadataTooLargeError(GroupError, InvalidRequestError):
+    """The metadata of a committed offset are longer than ``offset.metadata.max.bytes``."""
+
+
+class CommitFailedError(GroupError):
+    """The offsets were not committed: the group has given the partitions to others.
+
+    The records will be handed to their new owners. Poll more often, or raise ``max_poll_interval``.
+    """

@@ -12,6 +12,8 @@ __all__ = [
     "BytesLike",
     "Durability",
     "Headers",
+    "OffsetAndMetadata",
+    "OffsetAndTimestamp",
     "RecordMetadata",
     "RecoveryReport",
     "TimestampType",
@@ -39,6 +41,30 @@ class TopicPartition(NamedTuple):
 
     topic: str
     partition: int
+
+
+class OffsetAndTimestamp(NamedTuple):
+    """Answer to a look-up by time: a record's offset, and its time in ms."""
+
+    offset: int
+    timestamp: int
+
+
+class OffsetAndMetadata(NamedTuple):
+    """A committed offset: the next record to read, and what the consumer wants to remember with it.
+
+    Attributes
+    ----------
+    offset : int
+    metadata : str
+        Up to ``offset.metadata.max.bytes`` of text.
+    leader_epoch : int
+        -1 where unknown.
+    """
+
+    offset: int
+    metadata: str = ""
+    leader_epoch: int = -1
 
 
 class RecordMetadata(NamedTuple):

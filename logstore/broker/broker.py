@@ -7,9 +7,10 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from logstore.broker.metadata import TopicMetadata, find_topics, read_topics, write_topics
+from logstore.broker.partition_service import PartitionService
 from logstore.broker.topic import Topic
 from logstore.errors import (
     ClosedError,
@@ -45,7 +46,7 @@ __all__ = ["Broker"]
 PARTITIONS_MAX = 100_000
 
 
-class Broker:
+class Broker(PartitionService):
     """A data directory, open. Made by `logstore.open`; a context manager.
 
     Thread-safe. One broker writes a directory at a time; any number open it with ``read_only=True``.
@@ -254,6 +255,7 @@ class Broker:
             metadata = TopicMetadata(name, new_topic_id(), partitions, checked)
             logs = self._add_partitions(metadata, 0)
             topic = self._topics[name] = Topic(metadata, tuple(logs))
+            self._metadata_changed()
             return topic
 
     def topic(self, name: str) -> Topic:
@@ -286,6 +288,7 @@ class Broker:
                 self._topics[name] = Topic(
                     metadata, tuple(self._open_log(metadata, number) for number in range(metadata.partitions))
                 )
+                self._metadata_changed()
 
     __getitem__ = topic
 
@@ -340,6 +343,7 @@ class Broker:
             for log in topic.logs:
                 log.reconfigure(changed.config)
             topic._take_over(changed, (*topic.logs, *added))
+            self._metadata_changed()
             return topic
 
     def delete_topic(self, name: str) -> None:
@@ -361,6 +365,7 @@ class Broker:
                 with contextlib.suppress(StorageFailureError):
                     log.close()
             self._finish_deletion(metadata)
+            self._metadata_changed()
 
     def _finish_deletion(self, metadata: TopicMetadata) -> None:
         """Removes what is left of a topic whose deletion has begun. Can be repeated."""
@@ -477,7 +482,7 @@ class Broker:
         if self.read_only:
             raise ReadOnlyError(f"{self.path} is open for reading only; open it without read_only=True")
 
-    def __enter__(self) -> Broker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

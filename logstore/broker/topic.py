@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from logstore._native.record_reader import RecordReader
 from logstore._native.topic_appender import TopicAppender
 from logstore.errors import InvalidRequestError, UnknownTopicOrPartitionError
-from logstore.model import Durability
+from logstore.model import Durability, OffsetAndTimestamp
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
-from logstore.storage.log_reading import OffsetAndTimestamp, read_logs
+from logstore.storage.log_reading import read_logs
 from logstore.storage.positions import Position
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from logstore.errors import (
     InvalidRequestError,
     OffsetOutOfRangeError,
     StorageFailureError,
+    UnexpectedOffsetError,
 )
 from logstore.model import Durability, RecoveryReport
 from logstore.storage import layout
@@ -354,6 +355,35 @@ class Log(FlushedLog):
         stamped = checked_for_leader(batch, self.config, self._now_ms(), self.topic)
         first, last = self._append_stamped(stamped, True, self._batch_level(durability))
         return range(first, last + 1)
+
+    def append_built(
+        self, batch: RecordBatch, *, durability: Durability | None = None, expected_offset: int | None = None
+    ) -> tuple[int, int]:
+        """Appends a batch that a producer of this process has built; its base offset is stamped in place.
+
+        Parameters
+        ----------
+        batch : RecordBatch
+        durability : {"flushed", "appended"}, optional
+        expected_offset : int, optional
+            Refuses the batch unless the log ends here.
+
+        Returns
+        -------
+        tuple[int, int]
+            Base offset; and the time of append in ms where records get that, otherwise -1.
+
+        Raises
+        ------
+        As `append_as_leader`; `UnexpectedOffsetError`.
+        """
+        if expected_offset is not None and expected_offset != self.log_end_offset:
+            raise UnexpectedOffsetError(
+                f"{self.topic}-{self.partition} ends at offset {self.log_end_offset}, not at {expected_offset}; "
+                "read what has come in between and decide again",
+                expected_offset=expected_offset, log_end_offset=self.log_end_offset,
+            )
+        return self.append_as_leader(batch, durability=durability).start, -1
 
     def append_as_follower(self, batches: bytes | RecordBatch, *, durability: Durability | None = None) -> range:
         """Appends whole batches of another log as they are; their offsets are verified, not assigned.

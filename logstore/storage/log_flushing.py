@@ -97,6 +97,15 @@ class FlushedLog(ReadableLog):
                 self._raise_not_flushed()
             self._sync()
 
+    def flush_until(self, offset: int) -> None:
+        """Returns once all records below an offset are on disk; at or past the log end offset, all there are.
+
+        Raises
+        ------
+        StorageFailureError, ClosedError
+        """
+        self._flush_until(min(offset, self.log_end_offset))
+
     def _fail(self, error: StorageFailureError) -> None:
         """Unknown what reached the disk, and a retry would prove nothing: the log takes no more."""
         self._failure = error

@@ -7,7 +7,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from logstore._native.log_appender import LogAppender
 from logstore._native.log_cursor import LogCursor
@@ -15,6 +15,7 @@ from logstore._native.record_batch import RecordBatch
 from logstore._native.record_reader import RecordReader
 from logstore._native.segment import Segment
 from logstore.errors import CorruptDataError, OffsetOutOfRangeError
+from logstore.model import OffsetAndTimestamp
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
 from logstore.storage.config import TopicConfig
@@ -26,14 +27,8 @@ from logstore.storage.waiting import Waiter, watch_directories
 if TYPE_CHECKING:
     from logstore.records.scan import Scan
 
-__all__ = ["OffsetAndTimestamp", "ReadableLog", "read_logs"]
+__all__ = ["ReadableLog", "read_logs"]
 
-
-class OffsetAndTimestamp(NamedTuple):
-    """Answer to a look-up by time."""
-
-    offset: int
-    timestamp: int
 
 class ReadableLog(LogAppender):
     """What a log offers its readers. `logstore.storage.log.Log` is what is used."""
@@ -59,7 +54,6 @@ class ReadableLog(LogAppender):
 
     def _now_ms(self) -> int:
         return time.time_ns() // 1_000_000 if self._clock is None else self._clock()
-
 
     def bounds(self, start: Position = "earliest", stop: Position | None = None) -> tuple[int, int | None]:
         """Offsets of a start and a stop position, ``(first, end)``; an end of None means none.

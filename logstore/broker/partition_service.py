@@ -1,0 +1,121 @@
+"""The data side of `logstore.broker_api.BrokerApi`, answered from the logs of this process."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+
+from logstore._native.log_cursor import LogCursor
+from logstore._native.record_batch import RecordBatch
+from logstore.broker.topic import Topic
+from logstore.broker_api import TopicLimits, Wakeable
+from logstore.errors import UnknownTopicOrPartitionError
+from logstore.model import Durability, OffsetAndTimestamp
+
+__all__ = ["PartitionService"]
+
+
+class PartitionService:
+    """Producing to and fetching from partitions by name and number. `logstore.broker.Broker` is what is used."""
+
+    durability: Durability
+    _topics: dict[str, Topic]
+    _metadata_version: int = 0
+    _metadata_waiters: frozenset[Wakeable] = frozenset()
+
+    @abstractmethod
+    def topic(self, name: str) -> Topic:
+        """A topic by its name."""
+
+    @abstractmethod
+    def topics(self) -> list[str]:
+        """Names of all topics that are not internal."""
+
+    # ---- metadata -----------------------------------------------------------------------------------
+
+    @property
+    def metadata_version(self) -> int:
+        """Rises whenever a topic comes, goes, or gains partitions."""
+        return self._metadata_version
+
+    def add_metadata_waiter(self, waiter: Wakeable) -> None:
+        """Has ``waiter.notify()`` called whenever `metadata_version` has risen."""
+        self._metadata_waiters |= {waiter}
+
+    def remove_metadata_waiter(self, waiter: Wakeable) -> None:
+        """Takes `add_metadata_waiter` back."""
+        self._metadata_waiters -= {waiter}
+
+    def _metadata_changed(self) -> None:
+        self._metadata_version += 1
+        for waiter in self._metadata_waiters:
+            waiter.notify()
+
+    def partition_counts(self, topics: Iterable[str] | None = None) -> dict[str, int]:
+        """Number of partitions by topic; unknown topics are left out."""
+        names = self.topics() if topics is None else topics
+        found = ((name, self._topics.get(name)) for name in names)
+        return {name: topic.partitions for name, topic in found if topic is not None}
+
+    def topic_limits(self, topic: str) -> TopicLimits:
+        """What a producer has to know of a topic.
+
+        Raises
+        ------
+        UnknownTopicOrPartitionError
+        """
+        found = self.topic(topic)
+        config = found.config
+        return TopicLimits(
+            partitions=found.partitions,
+            message_bytes_max=min(config["max.message.bytes"], config["segment.bytes"]),
+            keys_required=config.is_compacted,
+            durability=config["logstore.durability"] or self.durability,
+            is_append_time=config["message.timestamp.type"] == "LogAppendTime",
+            codec=config.codec,
+            codec_level=config.codec_level,
+        )
+
+    # ---- records ------------------------------------------------------------------------------------
+
+    def produce(
+        self,
+        topic: str,
+        partition: int,
+        batch: RecordBatch,
+        *,
+        durability: Durability = "appended",
+        expected_offset: int | None = None,
+    ) -> tuple[int, int]:
+        """Appends one batch a client has built; see `logstore.broker_api.BrokerApi.produce`."""
+        return self.topic(topic).partition(partition).append_built(
+            batch, durability=durability, expected_offset=expected_offset
+        )
+
+    def flush_partition(self, topic: str, partition: int, offset: int) -> None:
+        """Returns once all records of a partition below an offset are on disk."""
+        self.topic(topic).partition(partition).flush_until(offset)
+
+    def cursor(self, topic: str, partition: int, offset: int) -> LogCursor:
+        """A cursor over whole batches from the one that holds an offset on."""
+        return self.topic(topic).partition(partition).cursor(offset)
+
+    def partition_offsets(self, topic: str, partition: int) -> tuple[int, int]:
+        """Log start offset and log end offset."""
+        log = self.topic(topic).partition(partition)
+        return log.log_start_offset, log.log_end_offset
+
+    def offset_for_timestamp(self, topic: str, partition: int, timestamp: int) -> OffsetAndTimestamp | None:
+        """The first record at or after a time in ms; None where there is none."""
+        return self.topic(topic).partition(partition).offset_for_timestamp(timestamp)
+
+    def add_waiter(self, topic: str, partition: int, waiter: Wakeable) -> None:
+        """Has ``waiter.notify()`` called after each append to a partition, and when it is closed or deleted."""
+        self.topic(topic).partition(partition).add_waiter(waiter)
+
+    def remove_waiter(self, topic: str, partition: int, waiter: Wakeable) -> None:
+        """Takes `add_waiter` back; a topic that is gone has nobody left to forget."""
+        try:
+            self.topic(topic).partition(partition).remove_waiter(waiter)
+        except UnknownTopicOrPartitionError:
+            return

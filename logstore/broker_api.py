@@ -1,0 +1,332 @@
+"""What clients ask of a broker: the waist between them.
+
+`logstore.broker.Broker` implements it in the same process. Clients (`logstore.clients`) hold nothing else of a broker, so
+that a connection to one in another process can take its place.
+
+Shapes follow Kafka's requests. What may have to wait for other members of a group (joining, syncing) answers through a
+callback, so that threads, asyncio tasks and a server's connections can all wait in their own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from logstore.model import Durability, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
+
+if TYPE_CHECKING:
+    from logstore._native.record_batch import RecordBatch
+    from logstore.errors import GroupError, LogstoreError
+
+__all__ = [
+    "BatchCursor",
+    "BrokerApi",
+    "GroupCoordinatorApi",
+    "GroupDescription",
+    "GroupListing",
+    "JoinGroupRequest",
+    "JoinGroupResponse",
+    "JoinedMember",
+    "MemberDescription",
+    "SyncGroupRequest",
+    "SyncGroupResponse",
+    "TopicLimits",
+    "Wakeable",
+]
+
+
+class Wakeable(Protocol):
+    """Something that waits for records, members or metadata. `notify` may be called from any thread, at any time."""
+
+    def notify(self) -> None: ...
+
+
+class TopicLimits(NamedTuple):
+    """What a producer has to know of a topic to refuse a record before it is batched.
+
+    Attributes
+    ----------
+    partitions : int
+    message_bytes_max : int
+        Largest batch, header included (``max.message.bytes``, and what fits a segment).
+    keys_required : bool
+        The topic is compacted.
+    durability : {"flushed", "appended", "buffered"}
+        What an acknowledgement means where the producer does not say.
+    is_append_time : bool
+        Records get the time of their append (``message.timestamp.type``).
+    codec : int
+        Number of the codec the topic asks for; a producer that has one of its own goes by that.
+    codec_level : int or None
+    """
+
+    partitions: int
+    message_bytes_max: int
+    keys_required: bool
+    durability: Durability
+    is_append_time: bool
+    codec: int
+    codec_level: int | None
+
+
+class BatchCursor(Protocol):
+    """Walks the batches of one partition. One thread at a time."""
+
+    next_offset: int
+
+    def next_batch(self) -> RecordBatch | None:
+        """The next whole batch; the first may begin before the offset asked for. None at the log end offset."""
+
+
+class JoinedMember(NamedTuple):
+    """A member as the leader sees it: its subscription, in bytes that only members read."""
+
+    member_id: str
+    group_instance_id: str | None
+    metadata: bytes
+
+
+class JoinGroupRequest(NamedTuple):
+    """A member asks to be in the next generation (wire-protocol: JoinGroup)."""
+
+    group: str
+    member_id: str  # "" for a new member
+    group_instance_id: str | None
+    client_id: str
+    client_host: str
+    session_timeout_ms: int
+    rebalance_timeout_ms: int
+    protocol_type: str
+    protocols: tuple[tuple[str, bytes], ...]  # assignors by preference, each with the member's subscription
+    must_know_member_id: bool = False  # answer a new member with MemberIdRequiredError first (KIP-394)
+    wakeable: Wakeable | None = None  # notified when the member has to act: a rebalance has begun, or it was removed
+
+
+class JoinGroupResponse(NamedTuple):
+    """Who leads the new generation, and which of the assignors all members have was chosen; or an error."""
+
+    error: GroupError | LogstoreError | None = None
+    member_id: str = ""
+    generation: int = -1
+    protocol_type: str = ""
+    protocol: str = ""
+    leader: str = ""
+    members: tuple[JoinedMember, ...] = ()  # for the leader alone
+    skip_assignment: bool = False
+
+
+class SyncGroupRequest(NamedTuple):
+    """A member asks for its assignment; the leader brings everyone's (wire-protocol: SyncGroup)."""
+
+    group: str
+    generation: int
+    member_id: str
+    group_instance_id: str | None = None
+    assignments: Mapping[str, bytes] = {}
+
+
+class SyncGroupResponse(NamedTuple):
+    """A member's assignment, as its leader wrote it; or an error."""
+
+    error: GroupError | LogstoreError | None = None
+    assignment: bytes = b""
+
+
+GroupState = Literal["Empty", "PreparingRebalance", "CompletingRebalance", "Stable", "Dead"]
+
+
+class GroupListing(NamedTuple):
+    """One group, in a listing."""
+
+    group: str
+    protocol_type: str
+    state: GroupState
+
+
+class MemberDescription(NamedTuple):
+    """One member, with its subscription and assignment as bytes of the consumer protocol."""
+
+    member_id: str
+    group_instance_id: str | None
+    client_id: str
+    client_host: str
+    metadata: bytes
+    assignment: bytes
+
+
+class GroupDescription(NamedTuple):
+    """A group as its coordinator sees it; metadata and assignments only while it is stable."""
+
+    group: str
+    state: GroupState
+    protocol_type: str
+    protocol: str
+    generation: int
+    members: tuple[MemberDescription, ...]
+
+
+class GroupCoordinatorApi(Protocol):
+    """Consumer groups: membership and committed offsets. Thread-safe; no call waits for another member."""
+
+    def join_group(self, request: JoinGroupRequest, done: Callable[[JoinGroupResponse], None]) -> None:
+        """Joins, or joins again. ``done`` is called once, from any thread, perhaps before this returns."""
+
+    def sync_group(self, request: SyncGroupRequest, done: Callable[[SyncGroupResponse], None]) -> None:
+        """Asks for the assignment of a generation. ``done`` as in `join_group`."""
+
+    def heartbeat(self, group: str, generation: int, member_id: str, group_instance_id: str | None = None) -> None:
+        """Keeps a member's session alive.
+
+        Raises
+        ------
+        RebalanceInProgressError
+            The session is alive; the member has to join again.
+        UnknownMemberIdError, IllegalGenerationError, FencedInstanceIdError
+        """
+
+    def leave_group(self, group: str, member_id: str, group_instance_id: str | None = None) -> None:
+        """Removes a member at once; with an empty member id, the static member of that instance id.
+
+        Raises
+        ------
+        UnknownMemberIdError, FencedInstanceIdError
+        """
+
+    def commit_offsets(
+        self,
+        group: str,
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
+        *,
+        generation: int = -1,
+        member_id: str = "",
+        group_instance_id: str | None = None,
+    ) -> None:
+        """Commits offsets, durably as the broker is; without a generation only while the group has no members.
+
+        Raises
+        ------
+        UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError, FencedInstanceIdError
+        UnknownTopicOrPartitionError, OffsetMetadataTooLargeError
+            Nothing was committed.
+        """
+
+    def committed_offsets(
+        self, group: str, partitions: Iterable[TopicPartition] | None = None
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Committed offsets; partitions without one are left out. None: all of the group's."""
+
+    def delete_offsets(self, group: str, partitions: Iterable[TopicPartition]) -> None:
+        """Forgets committed offsets of partitions that no member is subscribed to.
+
+        Raises
+        ------
+        GroupIdNotFoundError, GroupSubscribedToTopicError
+        """
+
+    def list_groups(self, states: Collection[GroupState] | None = None) -> list[GroupListing]: ...
+
+    def describe_group(self, group: str) -> GroupDescription:
+        """A group that does not exist is described as Dead."""
+
+    def delete_group(self, group: str) -> None:
+        """Deletes a group without members, and its offsets.
+
+        Raises
+        ------
+        GroupIdNotFoundError, NonEmptyGroupError
+        """
+
+
+class BrokerApi(Protocol):
+    """Topics, records and groups, as clients see them. Thread-safe."""
+
+    @property
+    def coordinator(self) -> GroupCoordinatorApi:
+        """Consumer groups."""
+
+    @property
+    def metadata_version(self) -> int:
+        """Rises whenever a topic comes, goes, or gains partitions."""
+
+    def add_metadata_waiter(self, waiter: Wakeable) -> None:
+        """Has ``waiter.notify()`` called when `metadata_version` has risen, until `remove_metadata_waiter`."""
+
+    def remove_metadata_waiter(self, waiter: Wakeable) -> None: ...
+
+    def partition_counts(self, topics: Iterable[str] | None = None) -> dict[str, int]:
+        """Number of partitions by topic; unknown topics are left out. None: all topics that are not internal."""
+
+    def topic_limits(self, topic: str) -> TopicLimits:
+        """What a producer has to know.
+
+        Raises
+        ------
+        UnknownTopicOrPartitionError
+        """
+
+    def produce(
+        self,
+        topic: str,
+        partition: int,
+        batch: RecordBatch,
+        *,
+        durability: Durability = "appended",
+        expected_offset: int | None = None,
+    ) -> tuple[int, int]:
+        """Appends one batch a client has built.
+
+        Parameters
+        ----------
+        batch : RecordBatch
+            With base offset 0. One that this process has built is taken over: its base offset is stamped in place.
+        durability : {"appended", "flushed"}
+        expected_offset : int, optional
+            Refuses the batch unless the partition ends here.
+
+        Returns
+        -------
+        tuple[int, int]
+            Base offset; and the time of append in ms where records get that, otherwise -1.
+
+        Raises
+        ------
+        UnexpectedOffsetError, UnknownTopicOrPartitionError, InvalidRecordError, RecordTooLargeError
+        StorageFailureError, ClosedError
+        """
+
+    def flush_partition(self, topic: str, partition: int, offset: int) -> None:
+        """Returns once all records of a partition below an offset are on disk.
+
+        Raises
+        ------
+        StorageFailureError, ClosedError
+        """
+
+    def cursor(self, topic: str, partition: int, offset: int) -> BatchCursor:
+        """A cursor over whole batches from the one that holds an offset on.
+
+        Raises
+        ------
+        UnknownTopicOrPartitionError
+        """
+
+    def partition_offsets(self, topic: str, partition: int) -> tuple[int, int]:
+        """Log start offset and log end offset.
+
+        Raises
+        ------
+        UnknownTopicOrPartitionError
+        """
+
+    def offset_for_timestamp(self, topic: str, partition: int, timestamp: int) -> OffsetAndTimestamp | None:
+        """The first record at or after a time in ms; None where there is none.
+
+        Raises
+        ------
+        UnknownTopicOrPartitionError
+        """
+
+    def add_waiter(self, topic: str, partition: int, waiter: Wakeable) -> None:
+        """Has ``waiter.notify()`` called after each append to a partition, and when it is closed or deleted."""
+
+    def remove_waiter(self, topic: str, partition: int, waiter: Wakeable) -> None: ...
