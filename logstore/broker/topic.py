@@ -8,10 +8,10 @@ from logstore._native.record_reader import RecordReader
 from logstore._native.topic_appender import TopicAppender
 from logstore.errors import InvalidRequestError, UnknownTopicOrPartitionError
 from logstore.model import Durability, OffsetAndTimestamp
+from logstore.positions import Position
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
 from logstore.storage.log_reading import read_logs
-from logstore.storage.positions import Position
 
 if TYPE_CHECKING:
     from logstore.broker.metadata import TopicMetadata

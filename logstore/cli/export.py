@@ -21,7 +21,7 @@ from logstore.cli.positions import POSITION, check_partition
 from logstore.cli.progress import Progress
 from logstore.cli.record_json import json_from_record, record_line
 from logstore.errors import MissingDependencyError
-from logstore.storage.quantities import format_bytes
+from logstore.quantities import format_bytes
 
 if TYPE_CHECKING:
     import logstore

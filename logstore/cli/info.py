@@ -10,7 +10,7 @@ import click
 from logstore.cli.invocation import Command, Invocation, pass_invocation, topic_argument, topic_of
 from logstore.cli.output import Table, format_count, format_time, say, write_json
 from logstore.errors import CorruptDataError
-from logstore.storage.quantities import format_bytes
+from logstore.quantities import format_bytes
 
 if TYPE_CHECKING:
     import logstore

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logstore.errors import InvalidRequestError, UnknownTopicOrPartitionError
-from logstore.storage.positions import Position, resolve_position
+from logstore.positions import Position, resolve_position
 
 if TYPE_CHECKING:
     import logstore

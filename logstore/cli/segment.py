@@ -30,8 +30,8 @@ from logstore.cli.output import (
 from logstore.cli.positions import check_partition
 from logstore.cli.progress import Progress
 from logstore.errors import UnknownTopicOrPartitionError
+from logstore.quantities import format_bytes
 from logstore.storage.layout import LEADER_EPOCH_FILE, split_partition_directory_name
-from logstore.storage.quantities import format_bytes
 
 __all__ = ["command"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from logstore.quantities import format_bytes, format_ms
 from logstore.storage.config import INT64_MAX, TopicConfig
-from logstore.storage.quantities import format_bytes, format_ms
 
 __all__ = ["config_option", "read_settings", "retention_option", "setting_text"]
 

@@ -12,8 +12,8 @@ from logstore.cli.invocation import Command, Invocation, pass_invocation, topic_
 from logstore.cli.output import Table, format_count, say, write_json
 from logstore.cli.settings import config_option, read_settings, retention_option, setting_text
 from logstore.errors import TopicAlreadyExistsError
+from logstore.quantities import format_bytes
 from logstore.storage.config import SETTINGS
-from logstore.storage.quantities import format_bytes
 
 __all__ = ["command"]
 

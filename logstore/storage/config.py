@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from logstore.errors import InvalidConfigError
-from logstore.storage.quantities import bytes_from, ms_from
+from logstore.quantities import bytes_from, ms_from
 
 __all__ = ["CODEC_NUMBERS", "SETTINGS", "Setting", "TopicConfig"]
 

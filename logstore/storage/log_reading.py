@@ -16,11 +16,11 @@ from logstore._native.record_reader import RecordReader
 from logstore._native.segment import Segment
 from logstore.errors import CorruptDataError, OffsetOutOfRangeError
 from logstore.model import OffsetAndTimestamp
+from logstore.positions import Position, resolve_position
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
 from logstore.storage.config import TopicConfig
 from logstore.storage.files import refusals
-from logstore.storage.positions import Position, resolve_position
 from logstore.storage.recovery import SegmentSettings, list_segments
 from logstore.storage.waiting import Waiter, watch_directories
 

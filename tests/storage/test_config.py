@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from logstore.errors import InvalidConfigError, InvalidRequestError
+from logstore.quantities import bytes_from, format_bytes, format_ms, ms_from
 from logstore.storage.config import SETTINGS, TopicConfig
-from logstore.storage.quantities import bytes_from, format_bytes, format_ms, ms_from
 
 
 def test_defaults_are_kafkas_but_for_flush_ms():

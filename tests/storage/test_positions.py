@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from logstore.errors import InvalidRequestError
-from logstore.storage.positions import resolve_position
+from logstore.positions import resolve_position
 
 NOW_MS = 1_700_000_000_000
 

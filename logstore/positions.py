@@ -8,7 +8,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from logstore.errors import InvalidConfigError, InvalidRequestError
-from logstore.storage.quantities import ms_from
+from logstore.quantities import ms_from
 
 if TYPE_CHECKING:
     from datetime import datetime
