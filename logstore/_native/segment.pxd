@@ -15,6 +15,7 @@ cdef class Segment:
     cdef ls_segment_options options
     cdef size_t offset_entries_written  # entries already in the index files
     cdef size_t time_entries_written
+    cdef tuple sealed_facts             # what `facts` found, once it can't change any more
     cdef bint counted                   # among the sealed segments that are open
 
     cdef int ensure_open(self) except -1

@@ -480,6 +480,27 @@ cdef class Segment:
             ls_time_index_entry(index, ls_time_index_count(index) - 1, &timestamp, &offset)
         return max(state.max_timestamp, timestamp)
 
+    def facts(self):
+        """What retention looks at, without opening the files of a sealed segment; asked again, it costs no system call.
+
+        Returns
+        -------
+        tuple[int, int, int]
+            ``(size_bytes, max_timestamp, modified_ms)``: the last is when the .log file was written last; all of a file that
+            is gone is 0, -1, 0.
+        """
+        if self.sealed_facts is not None:
+            return self.sealed_facts
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return 0, -1, 0
+        size = status.st_size if self.segment == NULL else ls_segment_size_bytes(self.segment)
+        found = (size, self.max_timestamp if size else -1, status.st_mtime_ns // 1_000_000)
+        if self.options.end_offset_max != INT64_MAX:
+            self.sealed_facts = found
+        return found
+
     def _closing_timestamp(self):
         """The last entry of a sealed segment's time index file, without opening the segment; None where it can't be it."""
         try:

@@ -58,6 +58,23 @@ def _ratio(value: object, name: str) -> float:
     return number
 
 
+def _percent(value: object, name: str) -> float:
+    try:
+        number = float(str(value).strip().removesuffix("%"))
+    except ValueError:
+        number = -1.0
+    if isinstance(value, bool) or not 0.0 <= number < 100.0:
+        raise InvalidConfigError(f"{name} must be in [0, 100), not {value!r}")
+    return number
+
+
+def _names(value: object, name: str) -> str:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+        raise InvalidConfigError(f"{name} must be names separated by commas, not {value!r}")
+    return ",".join(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
 def _boolean(value: object, name: str) -> bool:
     if isinstance(value, bool):
         return value
@@ -107,6 +124,18 @@ SETTINGS: dict[str, Setting] = dict(
                  "what an acknowledgement means; the broker's where unset"),
         _setting("logstore.linger.ms", 5, _number(ms_from, 0, INT64_MAX),
                  "longest time a buffered record stays in the open batch"),
+        _setting("logstore.retention.cap.timestamps", False, _boolean,
+                 "whether a segment counts as no newer than its last write, whatever timestamps it holds"),
+        _setting("logstore.retention.disk.free.percent", 0, _percent,
+                 "share of the disk kept free by deleting the oldest sealed segments; 0 for none"),
+        _setting("logstore.retention.groups", "", _names,
+                 "consumer groups whose unread records are not deleted, separated by commas"),
+        _setting("logstore.retention.groups.max.bytes", -1, _number(bytes_from, -1, INT64_MAX),
+                 "size of a partition up to which unread records are held for groups; -1 for any"),
+        _setting("logstore.retention.groups.max.ms", -1, _number(ms_from, -1, INT64_MAX),
+                 "age up to which unread records are held for groups; -1 for any"),
+        _setting("logstore.retention.records", -1, _number(_plain, -1, INT64_MAX),
+                 "offsets kept per partition, exactly; -1 for all"),
         _setting("max.compaction.lag.ms", INT64_MAX, _number(ms_from, 1, INT64_MAX), "latest compaction of a record"),
         _setting("max.message.bytes", 1_048_588, _number(bytes_from, 0, INT32_MAX), "largest record batch"),
         _setting("message.timestamp.after.max.ms", 3_600_000, _number(ms_from, 0, INT64_MAX),

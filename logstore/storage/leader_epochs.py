@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from logstore.errors import CorruptDataError
 from logstore.storage import layout
@@ -12,15 +13,16 @@ __all__ = ["LeaderEpochs"]
 
 
 class LeaderEpochs:
-    """Epochs and their first offsets, both rising. Not thread-safe: the log's lock is held.
+    """Epochs and their first offsets, both rising. Not thread-safe but for `write`: the log's lock is held.
 
     A damaged file is read as none: the batches carry their epochs, and recovery assigns them again.
     """
 
-    __slots__ = ("_entries", "path")
+    __slots__ = ("_entries", "_writing", "path")
 
     def __init__(self, directory: str):
         self.path = os.path.join(directory, layout.LEADER_EPOCH_FILE)
+        self._writing = threading.Lock()
         self._entries: list[tuple[int, int]] = []
         try:
             for epoch, start in read_rows(self.path, 2):
@@ -71,4 +73,5 @@ class LeaderEpochs:
 
     def write(self) -> None:
         """Replaces the file, durably."""
-        write_rows(self.path, list(self._entries))
+        with self._writing:
+            write_rows(self.path, list(self._entries))

@@ -21,7 +21,6 @@ from logstore.errors import (
     CorruptDataError,
     DiskFullError,
     InvalidRequestError,
-    OffsetOutOfRangeError,
     StorageFailureError,
     UnexpectedOffsetError,
 )
@@ -39,9 +38,16 @@ from logstore.storage.recovery import (
     last_leader_epoch,
     list_segments,
     open_segments,
-    remove_segment_files,
     rewrite_unflushed,
     write_indexes,
+)
+from logstore.storage.retention import RetentionPlan
+from logstore.storage.segment_deletion import (
+    DeletedFiles,
+    apply_retention,
+    delete_before,
+    remove_below_start,
+    unlink_all,
 )
 from logstore.storage.text_checkpoints import new_topic_id, read_topic_id, write_topic_id
 from logstore.storage.truncation import before_truncation, truncate_segments
@@ -68,6 +74,8 @@ class Log(FlushedLog):
         The data directory's lock, where the caller holds it; otherwise the log takes it.
     scheduler : FlushScheduler, optional
         Shared with other logs; otherwise the log has one of its own.
+    deletion_scheduler : FlushScheduler, optional
+        Where deleted files are unlinked, which may take long; otherwise the same.
     topic_id : str, optional
         For a new log.
     known : Checkpoint, optional
@@ -100,6 +108,7 @@ class Log(FlushedLog):
         read_only: bool = False,
         lock: DirectoryLock | None = None,
         scheduler: FlushScheduler | None = None,
+        deletion_scheduler: FlushScheduler | None = None,
         topic_id: str | None = None,
         known: Checkpoint | None = None,
         trust_checkpoint: bool = True,
@@ -136,6 +145,7 @@ class Log(FlushedLog):
         if scheduler is None:
             scheduler = self._own_scheduler = FlushScheduler()
         self._scheduler = scheduler
+        self._deleted_files = DeletedFiles(deletion_scheduler or scheduler)
         try:
             make_directory(self.path)
             try:
@@ -207,6 +217,7 @@ class Log(FlushedLog):
                     sync_failed=False,
                 )
                 self._checkpoint_file.write(self._checkpoint, sync=True)
+            opened.segments = remove_below_start(self, opened.segments, self._checkpoint.log_start_offset)
         first = opened.segments[0].base_offset if opened.segments else opened.log_end_offset
         contiguous = stored.is_contiguous if stored is not None else (
             checkpoint is None and not opened.report.scanned_bytes
@@ -508,38 +519,13 @@ class Log(FlushedLog):
         -----
         A reader before the offset gets `OffsetOutOfRangeError`. Source: log-format, 4.6.
         """
-        if not self.is_writable:
-            raise self._not_writable()
-        with self._flush_lock:
-            self._locked(self._advance_start, offset)
+        delete_before(self, offset)
 
-    def _advance_start(self, offset: int) -> None:
-        if offset <= self.log_start_offset:
-            return
-        if offset > self.log_end_offset:
-            raise OffsetOutOfRangeError(
-                f"{self.topic}-{self.partition} ends at offset {self.log_end_offset}; its start can't move to {offset}",
-                offset=offset, log_start_offset=self.log_start_offset, log_end_offset=self.log_end_offset,
-            )
-        # What is deleted must not be needed to know where the log ends.
-        self._sync()
-        active = self.segments[-1]
-        state = self._state_at(active.base_offset, active.size_bytes, self.log_end_offset)
-        self._checkpoint = state._replace(log_start_offset=offset)
-        self._checkpoint_file.replace(self._checkpoint)
-        kept = [
-            segment for index, segment in enumerate(self.segments)
-            if index == len(self.segments) - 1 or self.segments[index + 1].base_offset > offset
-        ]
-        gone = [segment.base_offset for segment in self.segments if segment not in kept]
-        self._publish(log_start_offset=offset)
-        self._publish(segments=tuple(kept))
-        if self._epochs.truncate_from_start(offset):
-            self._epochs.write()
-        for base_offset in gone:
-            remove_segment_files(self.path, base_offset)
-        if gone:
-            sync_directory(self.path)
+    def apply_retention(
+        self, plan: RetentionPlan, *, now_ms: int, group_offsets: Callable[[], dict[str, int | None]] | None = None
+    ) -> RetentionPlan:
+        """Carries a retention plan out as far as it still holds; see `logstore.storage.segment_deletion.apply_retention`."""
+        return apply_retention(self, plan, now_ms=now_ms, group_offsets=group_offsets)
 
     # ---- the end ------------------------------------------------------------------------------------------
 
@@ -561,6 +547,8 @@ class Log(FlushedLog):
         finally:
             self._set_write_state(log_appender.STATE_CLOSED)
             self._publish(is_open=False)
+            if not self.read_only:
+                unlink_all(self._deleted_files)
             self._let_go()
             _open_logs.discard(self)
 
@@ -615,6 +603,8 @@ class Log(FlushedLog):
         self._set_write_state(log_appender.STATE_FORKED)
         self._flush_lock = threading.Lock()
         self._publish(is_open=False)
+        if not self.read_only:
+            self._deleted_files.forget()
         if self._own_scheduler is not None:
             self._own_scheduler.forget()
         if self._own_lock is not None:
