@@ -42,6 +42,7 @@ cdef class LogCursor:
     cdef int start_at(self, int64_t position, int64_t base_offset) except -1
     cdef Chunk fresh_chunk(self, Py_ssize_t capacity)
     cdef bint locate(self) except -1
+    cdef Segment open_segment(self, Segment segment)
     cdef bint next_segment(self) except -1
     cdef bint fill(self, Py_ssize_t needed) except -1
     cdef int read_into(self, Chunk chunk, Py_ssize_t at, Py_ssize_t size) except -1

@@ -21,7 +21,7 @@ from logstore._native.log_state cimport LogState
 from logstore._native.record_batch cimport Chunk, RecordBatch
 from logstore._native.segment cimport Segment
 
-from logstore.errors import CorruptDataError, LogTruncatedError, OffsetOutOfRangeError
+from logstore.errors import CorruptDataError, LogTruncatedError, OffsetOutOfRangeError, StorageFailureError
 
 # A first read is small, so that a look-up costs little; each further one doubles up to the largest, where the
 # copy is as fast as it gets and still fits the second-level cache.
@@ -214,7 +214,9 @@ cdef class LogCursor:
         if low == 0:
             raise out_of_range(self.log, self.next_offset)
         while low <= len(segments):
-            segment = (<Segment>segments[low - 1]).opened()
+            segment = self.open_segment(<Segment>segments[low - 1])
+            if segment is None:
+                return self.locate()
             if segment.locate_batch(self.next_offset, &location):
                 if self.log.contiguous and location.header.base_offset > self.next_offset:
                     raise CorruptDataError(segment.path, location.position, "records are missing before this batch",
@@ -227,6 +229,20 @@ cdef class LogCursor:
                 return True
             low += 1
         return False
+
+    cdef Segment open_segment(self, Segment segment):
+        """A segment of the log, open; None where it has been replaced since the log's segments were looked at."""
+        try:
+            return segment.opened()
+        except (CorruptDataError, StorageFailureError):
+            refresh = getattr(self.log, "refresh", None)
+            if refresh is not None:
+                refresh()  # another process may have deleted it
+            if self.next_offset < self.log.log_start_offset:
+                raise out_of_range(self.log, self.next_offset) from None
+            if segment in self.log.segments:
+                raise
+            return None
 
     cdef int start_at(self, int64_t position, int64_t base_offset) except -1:
         self.chunk_position = position
@@ -250,7 +266,9 @@ cdef class LogCursor:
                 if self.log.contiguous and segment.base_offset != self.least_base_offset:
                     raise CorruptDataError(segment.path, -1, "records are missing before this segment",
                                            self.least_base_offset, segment.base_offset)
-                segment = segment.opened()
+                segment = self.open_segment(segment)
+                if segment is None:
+                    return self.next_segment()
                 self.segment = segment
                 self.start_at(0, max(self.least_base_offset, segment.base_offset))
                 return True

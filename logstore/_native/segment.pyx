@@ -496,7 +496,12 @@ cdef class Segment:
         except FileNotFoundError:
             return 0, -1, 0
         size = status.st_size if self.segment == NULL else ls_segment_size_bytes(self.segment)
-        found = (size, self.max_timestamp if size else -1, status.st_mtime_ns // 1_000_000)
+        try:
+            found = (size, self.max_timestamp if size else -1, status.st_mtime_ns // 1_000_000)
+        except CorruptDataError:
+            if os.path.exists(self.path):
+                raise
+            return 0, -1, 0
         if self.options.end_offset_max != INT64_MAX:
             self.sealed_facts = found
         return found

@@ -14,7 +14,7 @@ from logstore._native.log_cursor import LogCursor
 from logstore._native.record_batch import RecordBatch
 from logstore._native.record_reader import RecordReader
 from logstore._native.segment import Segment
-from logstore.errors import CorruptDataError, OffsetOutOfRangeError
+from logstore.errors import CorruptDataError, OffsetOutOfRangeError, StorageFailureError
 from logstore.model import OffsetAndTimestamp
 from logstore.positions import Position, resolve_position
 from logstore.storage import layout
@@ -182,8 +182,13 @@ class ReadableLog(LogAppender):
         """
         log_start_offset = self.log_start_offset
         for segment in self.segments:
-            if segment.max_timestamp < timestamp:
-                continue
+            try:
+                if segment.max_timestamp < timestamp:
+                    continue
+            except (CorruptDataError, StorageFailureError):
+                if self._was_deleted(segment):
+                    continue
+                raise
             from_offset = max(log_start_offset, segment.base_offset)
             while (found := segment.find_timestamp(timestamp, from_offset)) is not None:
                 _, _, base_offset, last_offset = found
@@ -194,6 +199,12 @@ class ReadableLog(LogAppender):
                     return OffsetAndTimestamp(*hit)
                 from_offset = last_offset + 1
         return None
+
+    def _was_deleted(self, segment: Segment) -> bool:
+        """Whether a segment that can't be opened has been deleted since the log's segments were looked at."""
+        if self.read_only:
+            self.refresh()
+        return bool(segment.next_offset <= self.log_start_offset)
 
     def refresh(self) -> bool:
         """In a reader process: looks for what the writer has appended, rolled or deleted since.

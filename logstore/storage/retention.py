@@ -18,6 +18,7 @@ __all__ = [
     "RetentionPolicy",
     "SegmentDecision",
     "SegmentFacts",
+    "bytes_for_the_disk",
     "disk_bytes_wanted",
     "plan_retention",
     "plan_up_to",
@@ -220,6 +221,7 @@ def held_offset(facts: LogFacts, policy: RetentionPolicy, now_ms: int) -> int:
         return facts.log_end_offset
     unread = min(facts.log_start_offset if (offset := facts.group_offsets.get(group)) is None else offset
                  for group in policy.groups)
+    unread = max(unread, facts.log_start_offset)
     left_bytes = facts.size_bytes
     for segment in facts.segments:
         is_over = (policy.groups_max_bytes >= 0 and left_bytes > policy.groups_max_bytes) or (
@@ -313,6 +315,17 @@ def retention_plan(
         held_by_groups=_holding_groups(facts, policy, segments[going]) if stay == "logstore.retention.groups" else (),
         going_count=going,
     )
+
+
+def bytes_for_the_disk(plan: RetentionPlan) -> int:
+    """The ``bytes_wanted`` that a plan was made with, as far as it got; 0 where the disk took nothing."""
+    freed = wanted = 0
+    for decision in plan.going:
+        if decision.reason != BEFORE_START:
+            freed += decision.segment.size_bytes
+        if decision.reason == "logstore.retention.disk.free.percent":
+            wanted = freed
+    return wanted
 
 
 def plan_up_to(plan: RetentionPlan, offset: int) -> RetentionPlan:

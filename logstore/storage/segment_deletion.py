@@ -19,11 +19,11 @@ from logstore.errors import OffsetOutOfRangeError, StorageFailureError
 from logstore.storage import layout
 from logstore.storage.files import refusals, sync_directory
 from logstore.storage.retention import (
-    BEFORE_START,
     LogFacts,
     RetentionPlan,
     RetentionPolicy,
     SegmentFacts,
+    bytes_for_the_disk,
     plan_up_to,
     retention_plan,
 )
@@ -145,13 +145,13 @@ def apply_retention(
     ------
     StorageFailureError, CorruptDataError, ReadOnlyError, ClosedError
     """
-    wanted = sum(decision.segment.size_bytes for decision in plan.going if decision.reason != BEFORE_START)
     for _ in range(_ROUNDS_MAX):
         config = log.config
         groups = dict(plan.facts.group_offsets) if group_offsets is None else group_offsets()
         facts = log_facts(log, groups)
         # No later than planned: what has grown or aged past a limit since is for the next round.
         policy = RetentionPolicy.of(config)
+        wanted = bytes_for_the_disk(plan) if policy.disk_free_percent > 0 else 0
         again = retention_plan(facts, policy, now_ms, bytes_wanted=wanted)
         if again.log_start_offset > plan.log_start_offset:
             again = plan_up_to(again, plan.log_start_offset)

@@ -160,7 +160,16 @@ def check_promises(directory: str | os.PathLike[str], ledger: Ledger) -> list[lo
         assert not any(report.cut_bytes for report in broker.recovery_reports.values()), "a second open cuts nothing"
         for log in _logs_of(broker):
             assert records_of(log) == kept[log.path], "a second open shows the same"
+            _check_no_leftovers(log)
     return reports
+
+
+def _check_no_leftovers(log) -> None:
+    names = sorted(name for name in os.listdir(log.path) if name[:20].isdigit() and not name.endswith(".torn"))
+    bases = {int(name[:20]) for name in names if name.endswith(".log")}
+    assert {int(name[:20]) for name in names} == bases, f"files of no segment: {names}"
+    assert not [name for name in names if name.endswith((".deleted", ".cleaned", ".swap", ".truncate"))], names
+    assert sum(base <= log.log_start_offset for base in bases) == 1, f"segments below {log.log_start_offset}: {names}"
 
 
 def _logs_of(broker) -> Iterator:

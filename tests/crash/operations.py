@@ -21,6 +21,8 @@ from ledger import Book, records_of
 from shim import EXIT_KILLED, Shim
 
 import logstore
+from logstore.storage.retention import RetentionPolicy, retention_plan
+from logstore.storage.segment_deletion import log_facts
 
 SETTINGS = {"segment_bytes": 2048, "index_interval_bytes": 256}
 
@@ -152,6 +154,22 @@ def advance(book: Book, broker) -> None:
     book.advance(log, log.log_end_offset)
 
 
+def retain(book: Book, broker) -> None:
+    """Retention by size, by number and by time, the last with nothing left; then what it renamed is unlinked."""
+    for settings in ({"retention_bytes": 2500}, {"logstore_retention_records": 3}, {"retention_ms": 0}):
+        broker.alter_topic("t", **settings)
+        log = broker.topic("t").partition(0)
+        book.append(log)
+        now_ms = log._now_ms() + 10
+        plan = retention_plan(log_facts(log), RetentionPolicy.of(log.config), now_ms)
+        assert plan.going_count or settings == {"logstore_retention_records": 3}
+        book.say(f"advancing t {plan.log_start_offset}")
+        assert log.apply_retention(plan, now_ms=now_ms) == plan
+        book.say(f"advanced t {plan.log_start_offset}")
+        book.append(log)
+        log._deleted_files.unlink()
+
+
 def make_topics(book: Book, broker) -> None:
     book.say("creating a 1")
     made = broker.create_topic("a", **SETTINGS)
@@ -191,6 +209,7 @@ OPERATIONS: dict[str, tuple[Callable, Callable]] = {
     "truncate": (start_with_records, truncate),
     "truncate_first_batch_of_a_segment": (start_with_records, truncate_first_batch_of_a_segment),
     "advance": (start_with_records, advance),
+    "retain": (start_with_records, retain),
     "make_topics": (start_with_nothing, make_topics),
     "delete_topics": (start_with_topics, delete_topics),
     "recover": (start_torn, recover),

@@ -136,9 +136,11 @@ def test_segments_below_the_start_are_deleted(open_log, tmp_path):
     assert len(log.segments) > 3
     log.advance_log_start_offset(40)
     assert len(log.segments) == 1
-    names = {path.stem for path in (tmp_path / "orders-0").glob("[0-9]*")}
-    assert names == {f"{log.segments[0].base_offset:020d}"}
+    active = f"{log.segments[0].base_offset:020d}"
+    assert {path.name for path in (tmp_path / "orders-0").glob("*.log")} == {f"{active}.log"}
+    assert list((tmp_path / "orders-0").glob("*.log.deleted"))  # until file.delete.delay.ms has passed
     log.close()
+    assert {path.stem for path in (tmp_path / "orders-0").glob("[0-9]*")} == {active}
     log = open_log(segment_bytes=1024)
     assert (log.log_start_offset, log.log_end_offset) == (40, 40)
 
