@@ -17,6 +17,8 @@ from logstore._version import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
+    from typing import Any
 
     from logstore._native.checksum import partition_for_key
     from logstore._native.record_batch import Record, RecordBatch
@@ -119,7 +121,12 @@ __all__ = [
 
 
 def open(
-    path: str | os.PathLike[str], *, durability: Durability = "flushed", read_only: bool = False
+    path: str | os.PathLike[str],
+    *,
+    durability: Durability = "flushed",
+    read_only: bool = False,
+    config: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> Broker:
     """Opens a data directory.
 
@@ -132,6 +139,10 @@ def open(
         page cache, or in the open batch in memory. See docs/durability.md.
     read_only : bool
         Opens beside a broker of another process, and follows what it writes.
+    config : mapping, optional
+        Settings of the broker under Kafka's names: ``{"offsets.retention.minutes": 1440}``; see docs/guide/settings.md.
+    **settings
+        The same in snake_case: ``offsets_retention_minutes=1440``.
 
     Returns
     -------
@@ -145,11 +156,13 @@ def open(
     StorageFailureError
         The directory can't be made, read or written.
     InvalidRequestError
-        An unknown durability.
+        An unknown durability, or a setting (an unknown one is answered with the nearest).
     """
     from importlib import import_module
 
-    opened: Broker = import_module("logstore.embedded").Broker(path, durability=durability, read_only=read_only)
+    opened: Broker = import_module("logstore.embedded").Broker(
+        path, durability=durability, read_only=read_only, config=config, **settings
+    )
     return opened
 
 

@@ -9,7 +9,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
+from logstore.broker.config import BrokerConfig
+from logstore.broker.group_service import GroupService
 from logstore.broker.metadata import TopicMetadata, find_topics, read_topics, write_topics
+from logstore.broker.offsets_topic import OFFSETS_TOPIC, internal_topic_config
 from logstore.broker.partition_service import PartitionService
 from logstore.broker.topic import Topic
 from logstore.errors import (
@@ -46,20 +49,27 @@ __all__ = ["Broker"]
 PARTITIONS_MAX = 100_000
 
 
-class Broker(PartitionService):
+class Broker(PartitionService, GroupService):
     """A data directory, open. Made by `logstore.open`; a context manager.
 
     Thread-safe. One broker writes a directory at a time; any number open it with ``read_only=True``.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, durability: Durability = "flushed", read_only: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "flushed",
+        read_only: bool = False,
+        config: Mapping[str, Any] | None = None,
+        **settings: Any,
     ):
         if durability not in ("flushed", "appended", "buffered"):
             raise InvalidRequestError(f"durability must be 'flushed', 'appended' or 'buffered', not {durability!r}")
         self.path = os.path.abspath(os.fspath(path))
         self.read_only = read_only
         self.durability: Durability = durability
+        self.config = BrokerConfig(config, **settings)
         self._lock = threading.RLock()
         self._topics: dict[str, Topic] = {}
         self._metadata: dict[str, TopicMetadata] = {}
@@ -130,7 +140,7 @@ class Broker(PartitionService):
             if name in known and known[name].is_deleted:
                 continue
             if name not in known or known[name].partitions < metadata.partitions:
-                config = known[name].config if name in known else TopicConfig()
+                config = known[name].config if name in known else internal_topic_config(name)
                 self._metadata[name] = TopicMetadata(name, metadata.topic_id, metadata.partitions, config)
         for metadata in self._metadata.values():
             if metadata.is_deleted:
@@ -338,6 +348,8 @@ class Broker(PartitionService):
                 raise InvalidRequestError(
                     f"topic {name!r} has {old.partitions} partitions; their number can only rise, not become {count!r}"
                 )
+            if name == OFFSETS_TOPIC and count != old.partitions:
+                raise InvalidRequestError(f"{name} keeps its number of partitions: it says where a group's offsets are")
             changed = TopicMetadata(name, old.topic_id, count, old.config.with_changes(config, **settings))
             added = self._add_partitions(changed, old.partitions)
             for log in topic.logs:
@@ -349,10 +361,18 @@ class Broker(PartitionService):
     def delete_topic(self, name: str) -> None:
         """Deletes a topic and all its records. Records handed out stay valid; readers get `ClosedError`.
 
+        Offsets that groups have committed for it go as well.
+
         Raises
         ------
         UnknownTopicOrPartitionError, StorageFailureError, ReadOnlyError
+        InvalidRequestError
+            The topic is one of the broker's own.
         """
+        if name in layout.INTERNAL_TOPICS:
+            raise InvalidRequestError(
+                f"{name} is the broker's own; delete_group and delete_group_offsets remove what stands in it"
+            )
         with self._lock:
             self._check_writable()
             topic = self.topic(name)
@@ -366,6 +386,9 @@ class Broker(PartitionService):
                     log.close()
             self._finish_deletion(metadata)
             self._metadata_changed()
+            has_offsets = OFFSETS_TOPIC in self._topics
+        if has_offsets:
+            self.coordinator.forget_topic(name)
 
     def _finish_deletion(self, metadata: TopicMetadata) -> None:
         """Removes what is left of a topic whose deletion has begun. Can be repeated."""
@@ -438,6 +461,8 @@ class Broker(PartitionService):
         StorageFailureError
             Something could not be flushed; all else is closed in good order.
         """
+        if self._coordinator is not None:
+            self._coordinator.close()
         with self._lock:
             if self._closed:
                 return
@@ -496,6 +521,8 @@ class Broker(PartitionService):
         """In a forked child: everything here belongs to the parent."""
         self._closed = True
         self._lock = threading.RLock()
+        if self._coordinator is not None:
+            self._coordinator.forked()
         self._scheduler.forget()
         if self._directory_lock is not None:
             self._directory_lock.forget()
