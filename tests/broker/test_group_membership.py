@@ -129,7 +129,7 @@ def test_what_can_not_join_changes_nothing(coordinator, changes, error):
 def test_a_group_has_a_largest_size(tmp_path, time):
     with logstore.open(tmp_path / "data", group_max_size=2) as broker:
         coordinator = time.coordinator(broker)
-        first, second = stable(coordinator, 2)
+        _, second = stable(coordinator, 2)
         assert isinstance(TestMember(coordinator).join().error, errors.GroupMaxSizeReachedError)
         second.leave()
         assert TestMember(coordinator).join() is None
@@ -151,7 +151,7 @@ def test_the_assignor_most_members_prefer_is_chosen_among_those_all_have(coordin
 
 
 def test_a_follower_that_has_nothing_new_to_say_causes_no_rebalance(coordinator):
-    first, second = stable(coordinator, 2)
+    _, second = stable(coordinator, 2)
     response = second.join()
     assert (response.generation, response.members) == (2, ())
     assert state_of(coordinator) == "Stable"
@@ -376,7 +376,7 @@ def test_a_group_whose_members_have_left_is_empty_and_goes_on_counting(coordinat
 
 
 def test_a_static_member_that_comes_back_gets_its_partitions_without_a_rebalance(coordinator):
-    first, second = stable(coordinator, 1) + [TestMember(coordinator, instance="till-2")]
+    first, second = *stable(coordinator, 1), TestMember(coordinator, instance="till-2")
     second.join()
     first.join()
     settle(first, second)
@@ -397,7 +397,7 @@ def test_a_static_member_that_comes_back_gets_its_partitions_without_a_rebalance
 
 
 def test_a_static_leader_is_told_not_to_assign(coordinator):
-    (leader,) = stable(coordinator, 1, instance="till-1")
+    stable(coordinator, 1, instance="till-1")
     again = TestMember(coordinator, instance="till-1")
     response = again.join()
     assert response.skip_assignment
@@ -406,7 +406,7 @@ def test_a_static_leader_is_told_not_to_assign(coordinator):
 
 
 def test_a_static_member_with_other_topics_causes_a_rebalance(coordinator):
-    first, second = stable(coordinator, 1) + [TestMember(coordinator, instance="till-2")]
+    first, second = *stable(coordinator, 1), TestMember(coordinator, instance="till-2")
     second.join()
     first.join()
     settle(first, second)
@@ -425,7 +425,7 @@ def test_two_of_one_instance_id_fence_the_older_while_it_waits(coordinator):
 
 
 def test_a_static_member_keeps_its_place_until_its_session_ends(coordinator, time):
-    first, second = stable(coordinator, 1) + [TestMember(coordinator, instance="till-2", session_ms=100_000)]
+    first, second = *stable(coordinator, 1), TestMember(coordinator, instance="till-2", session_ms=100_000)
     second.join()
     first.join()
     settle(first, second)
@@ -438,7 +438,7 @@ def test_a_static_member_keeps_its_place_until_its_session_ends(coordinator, tim
 
 
 def test_an_operator_removes_a_static_member_by_its_instance_id(coordinator):
-    (static,) = stable(coordinator, 1, instance="till")
+    stable(coordinator, 1, instance="till")
     coordinator.leave_group("g", "", "till")
     assert state_of(coordinator) == "Empty"
     with pytest.raises(errors.UnknownMemberIdError):
