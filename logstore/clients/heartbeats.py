@@ -97,7 +97,6 @@ class GroupSession:
         self.identity: Identity | None = None
         self.is_notified = False
         self.is_closed = False
-        self.wake_at = float("inf")
         self.last_poll = 0.0
         self.last_heartbeat = 0.0
         self._next_heartbeat = 0.0
@@ -179,16 +178,13 @@ class GroupSession:
         if self._is_abandoned():
             self._abandon()
             return None
-        if self.wake_at <= now:
-            self.wake_at = float("inf")
-            self._wakeable.notify()
         identity = self.identity
         if identity is None:
-            return min(now + self.heartbeat_interval, now + self.max_poll_interval / 2, self.wake_at)
+            return min(now + self.heartbeat_interval, now + self.max_poll_interval / 2)
         gone_at = self.last_poll + self.max_poll_interval
         if now >= gone_at:
             self._give_up(identity)
-            return min(now + self.heartbeat_interval, self.wake_at)
+            return now + self.heartbeat_interval
         nudge_at = self.last_poll + self.max_poll_interval / 2
         if now >= nudge_at and self._nudged_at != self.last_poll:
             # A consumer that sleeps because there are no records has not died. It wakes, polls, and sleeps on.
@@ -197,7 +193,7 @@ class GroupSession:
         is_alive = self._thread is None or self._thread.is_alive()
         if now >= self._next_heartbeat and is_alive:
             self.beat(now)
-        following = (self._next_heartbeat, gone_at, nudge_at, self.wake_at)
+        following = (self._next_heartbeat, gone_at, nudge_at)
         return min((at for at in following if at > now), default=now + self.heartbeat_interval)
 
     def _give_up(self, identity: Identity) -> None:

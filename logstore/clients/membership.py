@@ -12,6 +12,7 @@ protocol is used where every assignor of the member is cooperative.
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -58,7 +59,7 @@ class PartitionOwner(Protocol):
     def _assign_from_group(
         self, added: Sequence[TopicPartition], revoked: Sequence[TopicPartition], lost: Sequence[TopicPartition]
     ) -> None:
-        """Changes what is read; called on the consumer's thread, inside `GroupMembership.poll` or `close`.
+        """Changes what is read; called on the consumer's thread, inside `GroupMembership.poll` or `leave`.
 
         ``revoked`` are still this member's until this returns: positions can be committed, and listeners are called
         before anything is given up. ``lost`` belong to others already: nothing is committed. ``added`` start at their
@@ -133,7 +134,7 @@ class GroupMembership:
         self._group_topics: dict[str, int] = {}  # the leader's: topics of the whole group as they were when assigned
         self._metadata_version = -1
         self._request = 0
-        self._retry_at = 0.0
+        self._retry_at = -math.inf
         self._fatal: LogstoreError | None = None
         self._timer = timer
         self._is_scheduled = False
@@ -166,8 +167,13 @@ class GroupMembership:
         """Has the group rebalance."""
         self._rejoin_reason = reason
 
-    def poll(self, now: float) -> None:
+    def poll(self, now: float) -> float:
         """Does what can be done at a time (``time.monotonic``) without waiting.
+
+        Returns
+        -------
+        float
+            When to poll again even if nothing notifies; ``math.inf`` for never.
 
         Raises
         ------
@@ -186,8 +192,8 @@ class GroupMembership:
             session.is_notified = True  # the session may have ended unheard: ask before records are handed out
         for _ in range(STEPS_MAX):
             if not self._step(now):
-                return
-        session.notify()  # an assignor that never comes to rest: go on at the next poll, so that others have their turn
+                return self._retry_at if self._state == "unjoined" and not session.is_closed else math.inf
+        return now  # an assignor that never comes to rest: records and others have their turn before it goes on
 
     def tick(self, now: float) -> float | None:
         """Heartbeats, and leaving where the consumer does not poll; for whoever drives a membership without a timer."""
@@ -237,7 +243,7 @@ class GroupMembership:
                 "more often, take fewer records at a time (max_poll_records), or raise max_poll_interval."
             ) from error
 
-    def close(self) -> None:
+    def leave(self) -> None:
         """Gives up all partitions and leaves the group; a static member keeps its place until its session ends."""
         session = self._session
         if session.is_closed:
@@ -339,7 +345,7 @@ class GroupMembership:
         else:
             self._state = "unjoined"
             self._session.identity = None
-            self._retry_at = self._session.wake_at = now + RETRY_BACKOFF
+            self._retry_at = now + RETRY_BACKOFF
             if not error.retriable:
                 raise error
 
