@@ -125,6 +125,7 @@ def open(
     *,
     durability: Durability = "flushed",
     read_only: bool = False,
+    housekeeping: bool = True,
     config: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Broker:
@@ -139,6 +140,8 @@ def open(
         page cache, or in the open batch in memory. See docs/durability.md.
     read_only : bool
         Opens beside a broker of another process, and follows what it writes.
+    housekeeping : bool
+        Whether retention and compaction run in the background; see `Broker.housekeeping` and docs/guide/retention.md.
     config : mapping, optional
         Settings of the broker under Kafka's names: ``{"offsets.retention.minutes": 1440}``; see docs/guide/settings.md.
     **settings
@@ -161,7 +164,7 @@ def open(
     from importlib import import_module
 
     opened: Broker = import_module("logstore.embedded").Broker(
-        path, durability=durability, read_only=read_only, config=config, **settings
+        path, durability=durability, read_only=read_only, housekeeping=housekeeping, config=config, **settings
     )
     return opened
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from logstore.broker.config import BrokerConfig
 from logstore.broker.group_service import GroupService
+from logstore.broker.housekeeping import Housekeeping
 from logstore.broker.metadata import TopicMetadata, find_topics, read_topics, write_topics
 from logstore.broker.offsets_topic import OFFSETS_TOPIC, internal_topic_config
 from logstore.broker.partition_service import PartitionService
@@ -61,6 +62,7 @@ class Broker(PartitionService, GroupService):
         *,
         durability: Durability = "flushed",
         read_only: bool = False,
+        housekeeping: bool = True,
         config: Mapping[str, Any] | None = None,
         **settings: Any,
     ):
@@ -76,6 +78,9 @@ class Broker(PartitionService, GroupService):
         self._closed = False
         self._directory_lock: DirectoryLock | None = None
         self._scheduler = FlushScheduler()
+        # What takes long has a thread of its own, so that no hand-over or flush waits for it.
+        self._housekeeping_scheduler = FlushScheduler()
+        self.housekeeping = Housekeeping(self, self._housekeeping_scheduler)
         self._clean = False
         self._written_by_kafka = False
         if read_only:
@@ -91,10 +96,13 @@ class Broker(PartitionService, GroupService):
             self._open()
         except BaseException:
             self._scheduler.close()
+            self._housekeeping_scheduler.close()
             if self._directory_lock is not None:
                 self._directory_lock.release()
             raise
         _open_brokers.add(self)
+        if housekeeping:
+            self.housekeeping.start()
 
     # ---- opening ------------------------------------------------------------------------------------
 
@@ -183,6 +191,7 @@ class Broker(PartitionService, GroupService):
             read_only=self.read_only,
             lock=self._directory_lock,
             scheduler=self._scheduler,
+            deletion_scheduler=self._housekeeping_scheduler,
             topic_id=metadata.topic_id,
             known=known,
             trust_checkpoint=not self._written_by_kafka,
@@ -461,6 +470,7 @@ class Broker(PartitionService, GroupService):
         StorageFailureError
             Something could not be flushed; all else is closed in good order.
         """
+        self.housekeeping.close()
         if self._coordinator is not None:
             self._coordinator.close()
         with self._lock:
@@ -480,6 +490,7 @@ class Broker(PartitionService, GroupService):
                 except LogstoreError as error:
                     failures.append(error)
             self._scheduler.close()
+            self._housekeeping_scheduler.close()
             try:
                 if not self.read_only and in_order and not failures:
                     write_offsets(os.path.join(self.path, layout.RECOVERY_POINT_FILE), ends)
@@ -521,6 +532,8 @@ class Broker(PartitionService, GroupService):
         """In a forked child: everything here belongs to the parent."""
         self._closed = True
         self._lock = threading.RLock()
+        self.housekeeping.forked()
+        self._housekeeping_scheduler.forget()
         if self._coordinator is not None:
             self._coordinator.forked()
         self._scheduler.forget()

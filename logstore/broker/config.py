@@ -10,7 +10,7 @@ from typing import Any
 
 from logstore.errors import InvalidConfigError
 from logstore.quantities import bytes_from, ms_from
-from logstore.storage.config import INT32_MAX, INT64_MAX, Setting
+from logstore.storage.config import INT32_MAX, INT64_MAX, Setting, read_boolean
 
 __all__ = ["BROKER_SETTINGS", "BrokerConfig"]
 
@@ -51,6 +51,17 @@ BROKER_SETTINGS: dict[str, Setting] = {
         Setting("group.max.session.timeout.ms", 1_800_000, _number(ms_from, 1, INT32_MAX), "longest session timeout"),
         Setting("group.max.size", INT32_MAX, _number(_plain, 1, INT32_MAX), "most members of a group"),
         Setting("group.min.session.timeout.ms", 6_000, _number(ms_from, 1, INT32_MAX), "shortest session timeout"),
+        Setting("log.cleaner.backoff.ms", 15_000, _number(ms_from, 0, INT32_MAX),
+                "how long compaction rests where nothing is due"),
+        Setting("log.cleaner.dedupe.buffer.size", 134_217_728, _number(bytes_from, 1_048_576, INT32_MAX),
+                "memory for the keys of a compaction"),
+        Setting("log.cleaner.enable", True, read_boolean, "whether housekeeping compacts"),
+        Setting("log.cleaner.io.max.bytes.per.second", INT64_MAX, _number(bytes_from, 1, INT64_MAX),
+                "most bytes that compaction reads and writes in a second"),
+        Setting("log.initial.task.delay.ms", 30_000, _number(ms_from, 0, INT32_MAX),
+                "when housekeeping begins after opening"),
+        Setting("log.retention.check.interval.ms", 300_000, _number(ms_from, 1, INT32_MAX),
+                "time between two rounds of retention"),
         Setting("offset.metadata.max.bytes", 4_096, _number(bytes_from, 0, 8_191),
                 "longest text with a committed offset, in characters"),
         Setting("offsets.retention.check.interval.ms", 600_000, _number(ms_from, 1, INT64_MAX),

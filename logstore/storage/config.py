@@ -75,7 +75,7 @@ def _names(value: object, name: str) -> str:
     return ",".join(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
-def _boolean(value: object, name: str) -> bool:
+def read_boolean(value: object, name: str) -> bool:
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
@@ -124,7 +124,7 @@ SETTINGS: dict[str, Setting] = dict(
                  "what an acknowledgement means; the broker's where unset"),
         _setting("logstore.linger.ms", 5, _number(ms_from, 0, INT64_MAX),
                  "longest time a buffered record stays in the open batch"),
-        _setting("logstore.retention.cap.timestamps", False, _boolean,
+        _setting("logstore.retention.cap.timestamps", False, read_boolean,
                  "whether a segment counts as no newer than its last write, whatever timestamps it holds"),
         _setting("logstore.retention.disk.free.percent", 0, _percent,
                  "share of the disk kept free by deleting the oldest sealed segments; 0 for none"),

@@ -1,0 +1,404 @@
+"""Retention and compaction in the background of an open broker: one thread, a plan at a time, and a record of what it did.
+
+Deciding is pure (`logstore.storage.retention`, `logstore.storage.compaction_plan`); here is who is asked when, and how it
+ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from logstore.errors import ClosedError, InvalidRequestError, LogstoreError, ReadOnlyError
+from logstore.model import TopicPartition
+from logstore.storage.retention import DiskFacts, RetentionPlan, RetentionPolicy, plan_retention
+from logstore.storage.retention_explained import summary_of
+from logstore.storage.segment_deletion import DELETED_SUFFIX, Scheduler, log_facts
+
+if TYPE_CHECKING:
+    from logstore.broker.broker import Broker
+    from logstore.broker.config import BrokerConfig
+    from logstore.broker.topic import Topic
+    from logstore.storage.log import Log
+
+__all__ = ["Housekeeping", "HousekeepingReport", "HousekeepingResult", "HousekeepingTimes"]
+
+RESULTS_MAX = 200
+OFFSETS_TOPIC = "__consumer_offsets"
+
+
+class HousekeepingTimes(NamedTuple):
+    """When rounds come: Kafka's ``log.initial.task.delay.ms``, ``log.retention.check.interval.ms`` and
+    ``log.cleaner.backoff.ms``."""
+
+    initial_delay_ms: int = 30_000
+    retention_interval_ms: int = 300_000
+    compaction_backoff_ms: int = 15_000
+
+    @classmethod
+    def of(cls, config: BrokerConfig) -> HousekeepingTimes:
+        """What a broker's settings say."""
+        return cls(
+            config["log.initial.task.delay.ms"], config["log.retention.check.interval.ms"], config["log.cleaner.backoff.ms"]
+        )
+
+
+class HousekeepingResult(NamedTuple):
+    """One thing that was done, or failed.
+
+    Attributes
+    ----------
+    task : str
+        ``"retention"``, ``"compaction"``, ``"roll"`` or ``"offset expiry"``.
+    topic : str
+    partition : int
+        -1 where it is no partition's.
+    started_ms, duration_ms : int
+    bytes_freed : int
+    summary : str
+        What was done, or what went wrong.
+    failed : bool
+    """
+
+    task: str
+    topic: str
+    partition: int
+    started_ms: int
+    duration_ms: int
+    bytes_freed: int
+    summary: str
+    failed: bool = False
+
+
+class HousekeepingReport(NamedTuple):
+    """What housekeeping is at, and what it did since the broker was opened.
+
+    Attributes
+    ----------
+    state : str
+        ``"on"``, ``"paused"``, ``"off"`` (``housekeeping=False``, or a broker that only reads) or ``"closed"``.
+    running : str
+        What is being done right now; empty for nothing.
+    last_retention_ms, last_compaction_ms : int
+        When a round of each ended; -1 for never.
+    next_retention_ms : int
+        When the next one is due; -1 for none.
+    bytes_freed : int
+    results : tuple[HousekeepingResult, ...]
+        The latest of them, oldest first.
+    failures : dict of TopicPartition to str
+        Partitions whose last task failed, and how.
+    """
+
+    state: str
+    running: str
+    last_retention_ms: int
+    last_compaction_ms: int
+    next_retention_ms: int
+    bytes_freed: int
+    results: tuple[HousekeepingResult, ...]
+    failures: dict[TopicPartition, str]
+
+
+class Housekeeping:
+    """The background work of one broker. Thread-safe; made with the broker, as its attribute ``housekeeping``.
+
+    Parameters
+    ----------
+    broker : Broker
+    scheduler : Scheduler
+        Its thread is the one that works.
+    times : HousekeepingTimes, optional
+        The broker's settings, if not given.
+    clock : callable, optional
+        Gives the time in ms; for tests.
+    disk : callable, optional
+        Gives total and free bytes of the file system; for tests.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        scheduler: Scheduler,
+        times: HousekeepingTimes | None = None,
+        *,
+        clock: Callable[[], int] | None = None,
+        disk: Callable[[], tuple[int, int]] | None = None,
+    ):
+        self._broker = broker
+        self._scheduler = scheduler
+        self._times = times or HousekeepingTimes.of(broker.config)
+        self._clock = clock or _wall_clock_ms
+        self._disk = disk or self._ask_disk
+        self._working = threading.Lock()  # held over each round: one at a time
+        self._worker = 0  # the thread that holds it
+        self._turn = 0  # which schedule counts: one from before a pause does not
+        self._state = "off"
+        self._running = ""
+        self._stopping = False
+        self._last_retention_ms = -1
+        self._last_compaction_ms = -1
+        self._next_retention_ms = -1
+        self._bytes_freed = 0
+        self._results: deque[HousekeepingResult] = deque(maxlen=RESULTS_MAX)
+        self._failures: dict[TopicPartition, str] = {}
+
+    # ---- on and off ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins rounds in the background; the first comes after ``log.initial.task.delay.ms``."""
+        if self._state == "off" and not self._broker.read_only:
+            self._state = "on"
+            self._schedule_retention(self._times.initial_delay_ms)
+
+    def pause(self) -> None:
+        """Begins nothing new in the background until `resume`, and returns once nothing is under way."""
+        if self._state == "on":
+            self._state = "paused"
+            self._stopping = True
+        with self._working:
+            self._stopping = self._state == "closed"
+
+    def resume(self) -> None:
+        """Takes `pause` back; what has become due meanwhile is done at once."""
+        if self._state == "paused":
+            self._state = "on"
+            self._turn += 1
+            self._schedule_retention(max(self._next_retention_ms - self._clock(), 0))
+
+    def close(self) -> None:
+        """Stops for good, also in the middle of a round; what is half done is left as it was. Idempotent."""
+        self._state = "closed"
+        self._stopping = True
+        with self._working:
+            self._next_retention_ms = -1
+
+    def forked(self) -> None:
+        """In a forked child, where the thread does not exist."""
+        self._state = "closed"
+        self._working = threading.Lock()
+
+    def report(self) -> HousekeepingReport:
+        """What it is at, and what it did."""
+        return HousekeepingReport(
+            self._state, self._running, self._last_retention_ms, self._last_compaction_ms,
+            self._next_retention_ms if self._state == "on" else -1,
+            self._bytes_freed, tuple(self._results), dict(self._failures),
+        )
+
+    # ---- looking ------------------------------------------------------------------------------------
+
+    def retention_plans(self, topics: list[str] | None = None, *, now_ms: int | None = None) -> list[RetentionPlan]:
+        """What retention would do now; changes nothing, and works on a broker that only reads.
+
+        Parameters
+        ----------
+        topics : list of str, optional
+            All, the internal ones included, if not given.
+        now_ms : int, optional
+            As if it were another time.
+
+        Returns
+        -------
+        list[RetentionPlan]
+            A partition each. What the disk needs is reckoned over all topics, also those not asked for.
+
+        Raises
+        ------
+        UnknownTopicOrPartitionError, StorageFailureError, CorruptDataError
+        """
+        if topics is not None:
+            for name in topics:
+                self._broker.topic(name)
+        moment = self._clock() if now_ms is None else now_ms
+        return [
+            plan for _, plan in self._plans(moment) if topics is None or plan.topic in topics
+        ]
+
+    def _plans(self, now_ms: int) -> list[tuple[Log, RetentionPlan]]:
+        logs = [log for topic in self._topics() for log in topic.logs if log.is_open and log.segments]
+        pairs = []
+        for log in logs:
+            if log.read_only:
+                log.refresh()
+            pairs.append((log_facts(log, self._group_offsets(log)), RetentionPolicy.of(log.config)))
+        disk = None
+        if any(policy.disk_free_percent > 0 for _, policy in pairs):
+            total_bytes, free_bytes = self._disk()
+            disk = DiskFacts(total_bytes, free_bytes, sum(_pending_bytes(log) for log in logs))
+        return list(zip(logs, plan_retention(pairs, now_ms, disk), strict=True))
+
+    def _topics(self) -> list[Topic]:
+        return [topic for _, topic in sorted(self._broker._topics.copy().items())]
+
+    def _group_offsets(self, log: Log) -> dict[str, int | None]:
+        """Where the groups stand that the log's settings name."""
+        groups = RetentionPolicy.of(log.config).groups
+        place = TopicPartition(log.topic, log.partition)
+        found: dict[str, int | None] = {}
+        for group in groups:
+            committed = None
+            if OFFSETS_TOPIC in self._broker._topics:
+                committed = self._broker.coordinator.committed_offsets(group, [place]).get(place)
+            found[group] = None if committed is None else committed.offset
+        return found
+
+    def _ask_disk(self) -> tuple[int, int]:
+        status = os.statvfs(self._broker.path)
+        return status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+
+    # ---- doing --------------------------------------------------------------------------------------
+
+    def run_now(
+        self,
+        topics: list[str] | None = None,
+        *,
+        on_result: Callable[[HousekeepingResult], None] | None = None,
+    ) -> list[HousekeepingResult]:
+        """Does what is due, in the calling thread; waits for a round that is under way. Works while paused or off.
+
+        Parameters
+        ----------
+        topics : list of str, optional
+            These alone.
+        on_result : callable, optional
+            Called with each result as it comes.
+
+        Returns
+        -------
+        list[HousekeepingResult]
+
+        Raises
+        ------
+        UnknownTopicOrPartitionError, ReadOnlyError, ClosedError
+        InvalidRequestError
+            Called from within a round.
+        """
+        if self._broker.read_only:
+            raise ReadOnlyError(f"{self._broker.path} is open for reading only; its owner does the housekeeping")
+        for name in topics or ():
+            self._broker.topic(name)
+        done: list[HousekeepingResult] = []
+
+        def note(result: HousekeepingResult) -> None:
+            done.append(result)
+            if on_result is not None:
+                on_result(result)
+
+        with self._round():
+            if self._state == "closed":
+                raise ClosedError(f"the broker of {self._broker.path} is closed; open it again")
+            self._retain(topics, note)
+        return done
+
+    @contextlib.contextmanager
+    def _round(self) -> Iterator[None]:
+        if self._worker == threading.get_ident():
+            raise InvalidRequestError("housekeeping is under way in this very thread; do this when it has ended")
+        with self._working:
+            try:
+                self._worker = threading.get_ident()
+                yield
+            finally:
+                self._worker = 0
+                self._running = ""
+
+    def _schedule_retention(self, delay_ms: int) -> None:
+        self._next_retention_ms = self._clock() + delay_ms
+        turn = self._turn
+        self._scheduler.schedule(delay_ms, lambda: self._retention_round(turn))
+
+    def _retention_round(self, turn: int) -> None:
+        if self._state != "on" or turn != self._turn:
+            return
+        try:
+            with self._round():
+                if self._state == "on":
+                    self._retain(None, _nobody)
+        except LogstoreError as error:
+            _logger().error("a round of retention failed: %s", error)
+        if self._state == "on":
+            self._schedule_retention(self._times.retention_interval_ms)
+
+    def _retain(self, topics: list[str] | None, note: Callable[[HousekeepingResult], None]) -> None:
+        now_ms = self._clock()
+        for log, plan in self._plans(now_ms):
+            if self._stopping:
+                return
+            if (topics is not None and plan.topic not in topics) or not plan.changes_anything or not log.is_writable:
+                continue
+
+            def work(log: Log = log, plan: RetentionPlan = plan) -> tuple[int, str]:
+                done = log.apply_retention(plan, now_ms=now_ms, group_offsets=lambda: self._group_offsets(log))
+                return done.bytes_freed, summary_of(done) if done.changes_anything else ""
+
+            self._do("retention", log.topic, log.partition, work, note)
+        self._last_retention_ms = self._clock()
+
+    def _do(
+        self,
+        task: str,
+        topic: str,
+        partition: int,
+        work: Callable[[], tuple[int, str]],
+        note: Callable[[HousekeepingResult], None],
+    ) -> None:
+        """Runs one task and writes down how it ended; one that had nothing to do gives an empty summary."""
+        place = TopicPartition(topic, partition)
+        started_ms = self._clock()
+        self._running = f"{task} of {topic}-{partition}" if partition >= 0 else task
+        try:
+            bytes_freed, summary = work()
+            failed = False
+        except ClosedError:
+            return  # deleted meanwhile, or the broker is closing
+        except LogstoreError as error:
+            bytes_freed, summary, failed = 0, " ".join(str(error).split()), True
+        finally:
+            self._running = ""
+        if failed:
+            self._failures[place] = f"{task}: {summary}"
+            _logger().error("%s of %s-%d failed: %s", task, topic, partition, summary)
+        else:
+            self._failures.pop(place, None)
+            if not summary:
+                return
+            _logger().info("%s of %s-%d: %s", task, topic, partition, summary)
+        self._bytes_freed += bytes_freed
+        result = HousekeepingResult(
+            task, topic, partition, started_ms, self._clock() - started_ms, bytes_freed, summary, failed
+        )
+        self._results.append(result)
+        note(result)
+
+
+def _pending_bytes(log: Log) -> int:
+    """Of files that are deleted and not unlinked yet; in a reader process, by their names."""
+    if not log.read_only:
+        return log._deleted_files.pending_bytes
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(log.path) as entries:
+        for entry in entries:
+            if entry.name.endswith(DELETED_SUFFIX):
+                with contextlib.suppress(OSError):
+                    total += entry.stat().st_size
+    return total
+
+
+def _wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _nobody(result: HousekeepingResult) -> None:
+    """Nobody waits for the results of a round in the background: they are in the report."""
+
+
+def _logger() -> Any:
+    import logging
+
+    return logging.getLogger("logstore.housekeeping")
