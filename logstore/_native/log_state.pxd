@@ -15,7 +15,7 @@ cdef class LogState:
     cdef readonly list truncation_offsets       # where the log ended after each
     cdef readonly bint contiguous               # no gaps between batches are legal here
     cdef readonly bint is_open
-    cdef set waiters                            # objects with notify(); empty almost always
+    cdef tuple waiters                          # objects with notify(), each once; empty almost always
 
     cdef int check_readable(self) except -1
     cdef int notify_waiters(self) except -1

@@ -1,5 +1,7 @@
 """The state of one log that its readers and its writer share."""
 
+from logstore._native.wakeup cimport Waker
+
 from logstore.errors import ClosedError
 
 
@@ -19,7 +21,7 @@ cdef class LogState:
     def __cinit__(self, *args, **kwargs):
         self.topic = ""
         self.segments = ()
-        self.waiters = set()
+        self.waiters = ()
         self.truncation_offsets = []
         self.is_open = True
 
@@ -29,16 +31,27 @@ cdef class LogState:
         return 0
 
     cdef int notify_waiters(self) except -1:
-        for waiter in tuple(self.waiters):
-            waiter.notify()
+        cdef tuple waiters = self.waiters
+        for waiter in waiters:
+            if isinstance(waiter, Waker):
+                (<Waker>waiter).signal()
+            else:
+                waiter.notify()
         return 0
 
     def add_waiter(self, waiter):
         """Has ``waiter.notify()`` called after each append, until `remove_waiter`; also when the log closes."""
-        self.waiters.add(waiter)
+        # One assignment of a tuple made without running any Python code: atomic under the GIL.
+        self.waiters = self.waiters + (waiter,)
 
     def remove_waiter(self, waiter):
-        self.waiters.discard(waiter)
+        """Takes `add_waiter` back; one that was never added is none to remove."""
+        cdef Py_ssize_t i
+        cdef tuple waiters = self.waiters
+        for i in range(len(waiters)):
+            if waiters[i] is waiter:
+                self.waiters = waiters[:i] + waiters[i + 1:]
+                return
 
     def _identify(self, str topic, int partition):
         self.topic = topic

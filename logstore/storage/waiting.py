@@ -6,43 +6,34 @@ import contextlib
 import os
 import select
 import sys
-import threading
 import time
 from collections.abc import Iterable
 from typing import Protocol
 
 from logstore._native.log_state import LogState
+from logstore._native.wakeup import Wakeup
 
 __all__ = ["DirectoryWatch", "Waiter", "watch_directories"]
 
 
 class Waiter:
-    """A wake-up that logs of this process can be given; one thread waits.
+    """A wake-up that logs of this process are given; one thread waits."""
 
-    A notification that comes before the wait is kept, so none is lost between looking and waiting.
-    """
-
-    __slots__ = ("_lock", "_logs")
+    __slots__ = ("_logs", "_wakeup")
 
     def __init__(self, logs: Iterable[LogState]):
-        self._lock = threading.Lock()
-        self._lock.acquire()
+        self._wakeup = Wakeup()
         self._logs = tuple(logs)
         for log in self._logs:
-            log.add_waiter(self)
-
-    def notify(self) -> None:
-        """Wakes the thread that waits, or the next one that does."""
-        with contextlib.suppress(RuntimeError):
-            self._lock.release()
+            log.add_waiter(self._wakeup)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Sleeps until notified, or for ``timeout`` seconds; True where notified. Ctrl-C interrupts it at once."""
-        return self._lock.acquire(timeout=-1 if timeout is None else max(timeout, 0.0))
+        return self._wakeup.wait(timeout)
 
     def close(self) -> None:
         for log in self._logs:
-            log.remove_waiter(self)
+            log.remove_waiter(self._wakeup)
 
 
 class DirectoryWatch(Protocol):
