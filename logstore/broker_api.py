@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from logstore.model import Durability, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
 if TYPE_CHECKING:
+    from logstore._native.columns import ColumnBatch
     from logstore._native.record_batch import RecordBatch
     from logstore.errors import GroupError, LogstoreError
 
 __all__ = [
     "BatchCursor",
     "BrokerApi",
+    "ColumnBatchCursor",
     "GroupCoordinatorApi",
     "GroupDescription",
     "GroupListing",
@@ -76,6 +78,16 @@ class BatchCursor(Protocol):
 
     def next_batch(self) -> RecordBatch | None:
         """The next whole batch; the first may begin before the offset asked for. None at the log end offset."""
+
+
+class ColumnBatchCursor(Protocol):
+    """Walks the records of one partition as columns. One thread at a time."""
+
+    @property
+    def next_offset(self) -> int: ...
+
+    def next_columns(self) -> ColumnBatch | None:
+        """The next columns, exact to the record asked for. None at the log end offset."""
 
 
 class JoinedMember(NamedTuple):
@@ -302,13 +314,21 @@ class BrokerApi(Protocol):
         StorageFailureError, ClosedError
         """
 
-    def cursor(self, topic: str, partition: int, offset: int) -> BatchCursor:
+    def cursor(self, topic: str, partition: int, offset: int, *, read_bytes: int = 0) -> BatchCursor:
         """A cursor over whole batches from the one that holds an offset on.
+
+        Parameters
+        ----------
+        read_bytes : int
+            Largest read, unless one batch is larger; 0 leaves that to the broker.
 
         Raises
         ------
         UnknownTopicOrPartitionError
         """
+
+    def column_cursor(self, topic: str, partition: int, offset: int, *, read_bytes: int = 0) -> ColumnBatchCursor:
+        """A cursor over columns from an offset on; parameters and errors as for `cursor`."""
 
     def partition_offsets(self, topic: str, partition: int) -> tuple[int, int]:
         """Log start offset and log end offset.

@@ -36,6 +36,7 @@ __all__ = [
     "LogstoreError",
     "MemberIdRequiredError",
     "MissingDependencyError",
+    "NoOffsetForPartitionError",
     "NonEmptyGroupError",
     "OffsetMetadataTooLargeError",
     "OffsetOutOfRangeError",
@@ -108,8 +109,30 @@ class OffsetOutOfRangeError(LogstoreError, LookupError):
         self.log_end_offset = log_end_offset
 
 
+class NoOffsetForPartitionError(OffsetOutOfRangeError):
+    """A consumer with ``auto_offset_reset="none"`` has no committed offset to begin at."""
+
+
 class LogTruncatedError(OffsetOutOfRangeError):
-    """The log was truncated below the reader's position: what it read last is no longer part of the log."""
+    """The log was truncated below the reader's position: what it read last is no longer part of the log.
+
+    Attributes
+    ----------
+    truncation_offset : int
+        The lowest offset the log was cut to: what stands there now has not been read.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        offset: int = -1,
+        log_start_offset: int = -1,
+        log_end_offset: int = -1,
+        truncation_offset: int = -1,
+    ):
+        super().__init__(message, offset=offset, log_start_offset=log_start_offset, log_end_offset=log_end_offset)
+        self.truncation_offset = truncation_offset
 
 
 class CorruptDataError(LogstoreError):

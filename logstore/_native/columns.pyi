@@ -38,6 +38,9 @@ class ColumnBatch:
 
 @final
 class ColumnCursor:
+    @property
+    def next_offset(self) -> int: ...
+    def next_columns(self) -> ColumnBatch | None: ...
     def __init__(
         self,
         log: LogState,

@@ -374,6 +374,20 @@ cdef class ColumnCursor:
             raise StopIteration
         return batch
 
+    @property
+    def next_offset(self):
+        """Offset of the next record wanted."""
+        return self.cursor.next_offset
+
+    def next_columns(self):
+        """The next columns, or None at the log end offset or ``stop_offset``; call again once there is more.
+
+        Raises
+        ------
+        As `LogCursor.next_batch`.
+        """
+        return self.fetch_columns()
+
     cdef ColumnMemory fresh_memory(self):
         """Empty columns: earlier ones where nothing refers to them any more."""
         cdef ColumnMemory memory = self.memory

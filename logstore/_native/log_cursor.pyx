@@ -95,7 +95,7 @@ cdef class LogCursor:
                     f"{self.log.topic}-{self.log.partition} was truncated to offset {lowest}, below "
                     f"this reader's position {self.next_offset}; read again from there",
                     offset=self.next_offset, log_start_offset=self.log.log_start_offset,
-                    log_end_offset=self.log.log_end_offset,
+                    log_end_offset=self.log.log_end_offset, truncation_offset=lowest,
                 )
             self.seen_truncations = self.log.truncation_count
             self.segment = None

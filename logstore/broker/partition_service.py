@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from collections.abc import Iterable
 
+from logstore._native.columns import ColumnCursor
 from logstore._native.log_cursor import LogCursor
 from logstore._native.record_batch import RecordBatch
 from logstore.broker.topic import Topic
 from logstore.broker_api import TopicLimits, Wakeable
-from logstore.errors import UnknownTopicOrPartitionError
+from logstore.errors import ClosedError, UnknownTopicOrPartitionError
 from logstore.model import Durability, OffsetAndTimestamp
 
 __all__ = ["PartitionService"]
@@ -19,6 +21,7 @@ class PartitionService:
     """Producing to and fetching from partitions by name and number. `logstore.broker.Broker` is what is used."""
 
     durability: Durability
+    _lock: threading.RLock
     _topics: dict[str, Topic]
     _metadata_version: int = 0
     _metadata_waiters: frozenset[Wakeable] = frozenset()
@@ -40,11 +43,13 @@ class PartitionService:
 
     def add_metadata_waiter(self, waiter: Wakeable) -> None:
         """Has ``waiter.notify()`` called whenever `metadata_version` has risen."""
-        self._metadata_waiters |= {waiter}
+        with self._lock:
+            self._metadata_waiters |= {waiter}
 
     def remove_metadata_waiter(self, waiter: Wakeable) -> None:
         """Takes `add_metadata_waiter` back."""
-        self._metadata_waiters -= {waiter}
+        with self._lock:
+            self._metadata_waiters -= {waiter}
 
     def _metadata_changed(self) -> None:
         self._metadata_version += 1
@@ -96,9 +101,13 @@ class PartitionService:
         """Returns once all records of a partition below an offset are on disk."""
         self.topic(topic).partition(partition).flush_until(offset)
 
-    def cursor(self, topic: str, partition: int, offset: int) -> LogCursor:
+    def cursor(self, topic: str, partition: int, offset: int, *, read_bytes: int = 0) -> LogCursor:
         """A cursor over whole batches from the one that holds an offset on."""
-        return self.topic(topic).partition(partition).cursor(offset)
+        return LogCursor(self.topic(topic).partition(partition), offset, None, read_bytes)
+
+    def column_cursor(self, topic: str, partition: int, offset: int, *, read_bytes: int = 0) -> ColumnCursor:
+        """A cursor over columns from an offset on."""
+        return ColumnCursor(self.topic(topic).partition(partition), offset, None, read_bytes)
 
     def partition_offsets(self, topic: str, partition: int) -> tuple[int, int]:
         """Log start offset and log end offset."""
@@ -114,8 +123,8 @@ class PartitionService:
         self.topic(topic).partition(partition).add_waiter(waiter)
 
     def remove_waiter(self, topic: str, partition: int, waiter: Wakeable) -> None:
-        """Takes `add_waiter` back; a topic that is gone has nobody left to forget."""
+        """Takes `add_waiter` back; what is gone or closed has nobody left to forget."""
         try:
             self.topic(topic).partition(partition).remove_waiter(waiter)
-        except UnknownTopicOrPartitionError:
+        except (UnknownTopicOrPartitionError, ClosedError):
             return
