@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from logstore._native.checksum import partition_for_key
     from logstore._native.record_batch import Record, RecordBatch
     from logstore.broker import Topic
+    from logstore.clients.consumer import Consumer
     from logstore.embedded import Broker
     from logstore.errors import (
         ClosedError,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         LogTruncatedError,
         MissingDependencyError,
         NonEmptyGroupError,
+        NoOffsetForPartitionError,
         OffsetMetadataTooLargeError,
         OffsetOutOfRangeError,
         ReadOnlyError,
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     )
     from logstore.model import (
         Durability,
+        Lag,
         OffsetAndMetadata,
         OffsetAndTimestamp,
         RecordMetadata,
@@ -73,6 +76,7 @@ __all__ = [
     "Broker",
     "ClosedError",
     "CommitFailedError",
+    "Consumer",
     "CorruptDataError",
     "DataDirLockedError",
     "DiskFullError",
@@ -89,9 +93,11 @@ __all__ = [
     "InvalidRequestError",
     "InvalidSessionTimeoutError",
     "InvalidTimestampError",
+    "Lag",
     "LogTruncatedError",
     "LogstoreError",
     "MissingDependencyError",
+    "NoOffsetForPartitionError",
     "NonEmptyGroupError",
     "OffsetAndMetadata",
     "OffsetAndTimestamp",
@@ -191,8 +197,10 @@ def native_info() -> dict[str, object]:
 _HOMES = {
     "Broker": "logstore.embedded",
     "Topic": "logstore.broker",
+    "Consumer": "logstore.clients.consumer",
     "Record": "logstore._native.record_batch",
     "RecordBatch": "logstore._native.record_batch",
+    "Lag": "logstore.model",
     "OffsetAndMetadata": "logstore.model",
     "OffsetAndTimestamp": "logstore.model",
     "RecordMetadata": "logstore.model",

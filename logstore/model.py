@@ -12,6 +12,7 @@ __all__ = [
     "BytesLike",
     "Durability",
     "Headers",
+    "Lag",
     "OffsetAndMetadata",
     "OffsetAndTimestamp",
     "RecordMetadata",
@@ -65,6 +66,21 @@ class OffsetAndMetadata(NamedTuple):
     offset: int
     metadata: str = ""
     leader_epoch: int = -1
+
+
+class Lag(NamedTuple):
+    """How far a reader is behind a partition.
+
+    Attributes
+    ----------
+    records : int
+        Offsets not read yet.
+    seconds : float
+        Age of the oldest record not read yet; 0 where there is none.
+    """
+
+    records: int
+    seconds: float
 
 
 class RecordMetadata(NamedTuple):
