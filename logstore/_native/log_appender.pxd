@@ -4,6 +4,7 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t
 from logstore._native.core cimport ls_batch_builder, ls_fault, ls_roll_policy, ls_span
 from logstore._native.log_state cimport LogState
+from logstore._native.record_batch cimport RecordBatch
 from logstore._native.segment cimport Segment
 from logstore._native.spans cimport HeaderList
 
@@ -58,9 +59,13 @@ cdef class LogAppender(LogState):
     cdef int check_record(self, const ls_span *key, const ls_span *value, HeaderList headers,
                           int64_t timestamp, int64_t now_ms) except -1
     cdef int64_t append_one(self, const ls_span *key, const ls_span *value, HeaderList headers,
-                            int64_t timestamp, bint has_timestamp, int level) except -1
+                            int64_t timestamp, bint has_timestamp, int level,
+                            int64_t expected_offset=*) except -1
     cdef int64_t append_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
-                              Py_ssize_t count, HeaderList headers, int level) except -1
+                              Py_ssize_t count, HeaderList headers, int level,
+                              int64_t expected_offset=*) except -1
+    cdef int check_expected(self, int64_t expected_offset) except -1
+    cdef bint takes_unchecked(self, RecordBatch batch, int64_t now_ms)
     cdef int check_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
                          Py_ssize_t count, HeaderList headers, int64_t now_ms) except -1
     cdef int hand_over(self) except -1
@@ -71,4 +76,5 @@ cdef class LogAppender(LogState):
 
 cdef int level_of(object durability, int default) except -1
 cdef int64_t timestamp_of(object timestamp) except? -1
+cdef int64_t expected_of(object expected_offset) except? -2
 cdef const int64_t[::1] timestamps_view(object timestamps, Py_ssize_t count)

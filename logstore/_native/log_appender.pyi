@@ -2,6 +2,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar, TypeVarTuple
 
 from logstore._native.log_state import LogState
+from logstore._native.record_batch import RecordBatch
 from logstore._native.segment import Segment
 from logstore.model import BytesLike, Durability, Headers, Values
 
@@ -27,6 +28,7 @@ class LogAppender(LogState):
         headers: Headers | None = None,
         timestamp: int | None = None,
         durability: Durability | None = None,
+        expected_offset: int | None = None,
     ) -> int: ...
     def append_many(
         self,
@@ -36,6 +38,7 @@ class LogAppender(LogState):
         timestamps: Sequence[int] | object | None = None,
         headers: Headers | None = None,
         durability: Durability | None = None,
+        expected_offset: int | None = None,
     ) -> range: ...
     @property
     def open_batch_records_count(self) -> int: ...
@@ -69,4 +72,12 @@ class LogAppender(LogState):
     def _flush_is_due(self) -> None: ...
     def _flush_was_scheduled(self, scheduled: bool) -> None: ...
     def _locked(self, step: Callable[[*_Arguments], _Result], *args: *_Arguments) -> _Result: ...
-    def _append_stamped(self, batch: bytearray, as_leader: bool, level: int) -> tuple[int, int]: ...
+    def _append_built(self, batch: RecordBatch, level: int, expected_offset: int) -> tuple[int, int] | None: ...
+    def _append_stamped(
+        self,
+        batch: bytearray,
+        as_leader: bool,
+        level: int,
+        expected_offset: int = -1,
+        source: RecordBatch | None = None,
+    ) -> tuple[int, int]: ...

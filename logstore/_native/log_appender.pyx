@@ -9,6 +9,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.number cimport PyNumber_Index
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.string cimport memset
+from logstore._native.clock cimport ls_wall_clock_ms
 from logstore._native.core cimport (
     LS_ATTRIBUTE_LOG_APPEND_TIME,
     LS_BATCH_HEADER_BYTES,
@@ -29,7 +30,9 @@ from logstore._native.core cimport (
     ls_batch_last_offset,
     ls_batch_mark,
     ls_batch_stamp,
+    ls_batch_size_bytes,
     ls_batch_stamp_fields,
+    ls_batch_stamp_timestamps,
     ls_fault,
     ls_record_size_bytes_max,
     ls_segment_append,
@@ -39,7 +42,7 @@ from logstore._native.core cimport (
 )
 from logstore._native.faults cimport raise_fault
 from logstore._native.log_state cimport LogState
-from logstore._native.record_batch cimport compressed_batch
+from logstore._native.record_batch cimport RecordBatch, compressed_batch
 from logstore._native.segment cimport Segment
 from logstore._native.spans cimport HeaderList, SpanArray, span_of
 
@@ -51,22 +54,8 @@ from logstore.errors import (
     OffsetOutOfRangeError,
     ReadOnlyError,
     RecordTooLargeError,
+    UnexpectedOffsetError,
 )
-
-
-cdef extern from *:
-    """
-    #include <time.h>
-    #include <stdint.h>
-    /* Wall clock in ms; C11, so that no platform has to be named. */
-    static inline int64_t ls_wall_clock_ms(void) {
-        struct timespec now;
-        timespec_get(&now, TIME_UTC);
-        return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-    }
-    """
-    int64_t ls_wall_clock_ms() nogil
-
 
 # States a log's writing can be in, for `_set_write_state`.
 STATE_WRITABLE = <int>WRITABLE
@@ -199,7 +188,7 @@ cdef class LogAppender(LogState):
     # ---- appending --------------------------------------------------------------------------------
 
     @cython.binding(False)
-    def append(self, value, key=None, *, headers=None, timestamp=None, durability=None):
+    def append(self, value, key=None, *, headers=None, timestamp=None, durability=None, expected_offset=None):
         """Appends one record and returns its offset once it is acknowledged.
 
         Parameters
@@ -212,6 +201,8 @@ cdef class LogAppender(LogState):
             Milliseconds UTC; now, if not given.
         durability : {"flushed", "appended", "buffered"}, optional
             What the acknowledgement means; the log's own if not given.
+        expected_offset : int, optional
+            Appends only if the record gets this offset.
 
         Returns
         -------
@@ -222,6 +213,8 @@ cdef class LogAppender(LogState):
         ------
         InvalidRequestError
             A wrong argument, a record over ``max.message.bytes``; nothing was appended.
+        UnexpectedOffsetError
+            The log does not end at ``expected_offset``; nothing was appended.
         DiskFullError
             Nothing was appended; works again once there is space.
         StorageFailureError
@@ -230,7 +223,7 @@ cdef class LogAppender(LogState):
 
         Notes
         -----
-        Thread-safe. Source: log-format, sections 1 and 4.2.
+        Thread-safe: of several appends that expect the same offset, one succeeds. Source: log-format, sections 1 and 4.2.
         """
         cdef ls_span key_span, value_span
         cdef HeaderList header_list = None
@@ -244,9 +237,10 @@ cdef class LogAppender(LogState):
             header_list = HeaderList.create(headers)
         if timestamp is not None:
             given = timestamp_of(timestamp)
-        return self.append_one(&key_span, &value_span, header_list, given, timestamp is not None, level)
+        return self.append_one(&key_span, &value_span, header_list, given, timestamp is not None, level,
+                               expected_of(expected_offset))
 
-    def append_many(self, values, keys=None, *, timestamps=None, headers=None, durability=None):
+    def append_many(self, values, keys=None, *, timestamps=None, headers=None, durability=None, expected_offset=None):
         """Appends many records in one call, as few batches.
 
         Parameters
@@ -259,6 +253,8 @@ cdef class LogAppender(LogState):
         headers : sequence of (str, bytes or None), optional
             Every record gets these.
         durability : {"flushed", "appended", "buffered"}, optional
+        expected_offset : int, optional
+            Appends only if the first record gets this offset.
 
         Returns
         -------
@@ -290,9 +286,11 @@ cdef class LogAppender(LogState):
             header_list = HeaderList.create(headers)
         if value_spans.count == 0:
             self.check_writable()
+            self.check_expected(expected_of(expected_offset))
             return range(self.next_offset, self.next_offset)
         first = self.append_spans(key_spans.spans if key_spans is not None else NULL, value_spans.spans,
-                                  &times[0] if times is not None else NULL, value_spans.count, header_list, level)
+                                  &times[0] if times is not None else NULL, value_spans.count, header_list, level,
+                                  expected_of(expected_offset))
         return range(first, first + value_spans.count)
 
     cdef int64_t now_ms(self) except? -1:
@@ -309,6 +307,15 @@ cdef class LogAppender(LogState):
         if self.write_state == FORKED:
             raise ClosedError(f"the log of {where} belongs to the parent process; open the broker in the child")
         raise self._not_writable()
+
+    cdef int check_expected(self, int64_t expected_offset) except -1:
+        """Refuses a conditional append unless the next record gets this offset; -1 is no condition."""
+        if expected_offset >= 0 and self.next_offset != expected_offset:
+            raise UnexpectedOffsetError(
+                f"{self.topic}-{self.partition} ends at offset {self.next_offset}, not at {expected_offset}; nothing was "
+                "appended. Read what has come in between and decide again",
+                expected_offset=expected_offset, log_end_offset=self.next_offset)
+        return 0
 
     def _not_writable(self):
         return ReadOnlyError(f"the log of {self.topic}-{self.partition} is open for reading only")
@@ -343,7 +350,7 @@ cdef class LogAppender(LogState):
         return 0
 
     cdef int64_t append_one(self, const ls_span *key, const ls_span *value, HeaderList headers, int64_t timestamp,
-                            bint has_timestamp, int level) except -1:
+                            bint has_timestamp, int level, int64_t expected_offset=-1) except -1:
         cdef int64_t now_ms = self.now_ms()
         cdef int64_t offset
         cdef ls_batch_mark mark
@@ -357,6 +364,8 @@ cdef class LogAppender(LogState):
         try:
             if self.write_state != WRITABLE:
                 self.check_writable()
+            if expected_offset >= 0:
+                self.check_expected(expected_offset)
             if self.builder.records_count and self.builder.size_bytes + ls_record_size_bytes_max(
                 key.size_bytes, value.size_bytes, headers.items if headers is not None else NULL,
                 headers.count if headers is not None else 0
@@ -434,7 +443,7 @@ cdef class LogAppender(LogState):
         return 0
 
     cdef int64_t append_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
-                              Py_ssize_t count, HeaderList headers, int level) except -1:
+                              Py_ssize_t count, HeaderList headers, int level, int64_t expected_offset=-1) except -1:
         """Appends count > 0 records without a gap and returns the first offset."""
         cdef int64_t now_ms = self.now_ms()
         cdef int64_t first, end
@@ -450,6 +459,7 @@ cdef class LogAppender(LogState):
         self.check_spans(keys, values, timestamps, count, headers, now_ms)
         with self.mutex:
             self.check_writable()
+            self.check_expected(expected_offset)
             first = self.next_offset
             mark = ls_batch_builder_mark(&self.builder)
             try:
@@ -575,8 +585,64 @@ cdef class LogAppender(LogState):
 
     # ---- whole batches ----------------------------------------------------------------------------
 
-    def _append_stamped(self, bytearray batch not None, bint as_leader, int level):
+    cdef bint takes_unchecked(self, RecordBatch batch, int64_t now_ms):
+        """Whether no rule of the topic can refuse a batch, going by its header and by what its producer saw to."""
+        if not batch.is_stampable or ls_batch_size_bytes(&batch.header) > self.message_bytes_max:
+            return False
+        if self.keys_required and batch.lacks_a_key:
+            return False
+        return self.append_time or (
+            self.timestamp_before_max_ms == INT64_MAX
+            and batch.header.max_timestamp - now_ms <= self.timestamp_after_max_ms)
+
+    def _append_built(self, RecordBatch batch not None, int level, int64_t expected_offset):
+        """Appends a batch that a producer of this process has sealed, in place: without a copy or another CRC.
+
+        Returns
+        -------
+        tuple[int, int] or None
+            Base offset, and the time of append or -1; None for a batch that has to be checked first.
+        """
+        cdef uint8_t *at = <uint8_t *>batch.data
+        cdef size_t size = ls_batch_size_bytes(&batch.header)
+        cdef ls_batch_header header = batch.header
+        cdef int64_t end
+        with self.mutex:
+            self.check_writable()
+            if not self.takes_unchecked(batch, self.now_ms()):
+                return None
+            self.check_expected(expected_offset)
+            self.hand_over()
+            if self.append_time:
+                ls_batch_stamp_timestamps(at, size, True, self.last_now_ms)
+                header.attributes |= LS_ATTRIBUTE_LOG_APPEND_TIME
+                header.max_timestamp = self.last_now_ms
+            header.base_offset = self.next_offset
+            header.partition_leader_epoch = self.leader_epoch
+            ls_batch_stamp(at, header.base_offset, header.partition_leader_epoch)
+            end = ls_batch_last_offset(&header) + 1
+            try:
+                self.write_batch(&header, at, size)
+            except BaseException:
+                # As it was: it may be tried again.
+                if self.append_time:
+                    ls_batch_stamp_timestamps(at, size, False, batch.header.max_timestamp)
+                ls_batch_stamp(at, 0, -1)
+                raise
+            # Noted before anything can interrupt: whoever is, has to know that the batch must not be tried again.
+            self.next_offset = end
+            batch.header = header
+            batch.is_stampable = False
+            batch.is_appended = True
+            self.publish_end()
+        self.acknowledge(end, level)
+        return header.base_offset, header.max_timestamp if header.attributes & LS_ATTRIBUTE_LOG_APPEND_TIME else -1
+
+    def _append_stamped(self, bytearray batch not None, bint as_leader, int level, int64_t expected_offset=-1,
+                        RecordBatch source=None):
         """Appends one whole, checked batch: as leader with offsets of our own, as follower with the batch's.
+
+        ``source`` is what a producer of this process made it from, and learns that it is in the log.
 
         Returns
         -------
@@ -590,6 +656,7 @@ cdef class LogAppender(LogState):
         cdef int64_t last
         with self.mutex:
             self.check_writable()
+            self.check_expected(expected_offset)
             self.now_ms()
             self.hand_over()
             if as_leader:
@@ -612,6 +679,12 @@ cdef class LogAppender(LogState):
                     self.leader_epoch = header.partition_leader_epoch
             self.write_batch(&header, at, size)
             self.next_offset = last + 1
+            if source is not None and source.is_stampable:
+                source.header.base_offset = header.base_offset
+                source.header.attributes = header.attributes
+                source.header.max_timestamp = header.max_timestamp
+                source.is_stampable = False
+                source.is_appended = True
             self.publish_end()
         self.acknowledge(last + 1, level)
         return header.base_offset, last
@@ -624,6 +697,15 @@ cdef int64_t timestamp_of(object timestamp) except? -1:
         raise InvalidRequestError(
             f"a timestamp must be int milliseconds since the epoch, not {timestamp!r}"
         ) from None
+
+
+cdef int64_t expected_of(object expected_offset) except? -2:
+    """The offset that a conditional append expects; -1 for none."""
+    if expected_offset is None:
+        return -1
+    if not isinstance(expected_offset, int) or not 0 <= expected_offset < INT64_MAX:
+        raise InvalidRequestError(f"expected_offset must be an offset of 0 or more, not {expected_offset!r}")
+    return expected_offset
 
 
 cdef const int64_t[::1] timestamps_view(object timestamps, Py_ssize_t count):

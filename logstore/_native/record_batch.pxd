@@ -26,6 +26,10 @@ cdef class RecordBatch:
     cdef readonly int partition
     cdef readonly str path              # file the bytes came from, for errors
     cdef readonly int64_t position      # of the batch in that file
+    # Of a batch that a producer of this process has sealed, and that no log has taken yet: its bytes are ours to stamp.
+    cdef bint is_stampable
+    cdef bint lacks_a_key               # one of its records at least
+    cdef bint is_appended               # a log has taken it: base offset and time of append are in the header
 
     @staticmethod
     cdef RecordBatch wrap(object owner, const uint8_t *data, const ls_batch_header *header,

@@ -15,6 +15,7 @@ class TopicAppender:
         timestamp: int | None = None,
         partition: int | None = None,
         durability: Durability | None = None,
+        expected_offset: int | None = None,
     ) -> int: ...
     def append_many(
         self,
@@ -25,4 +26,5 @@ class TopicAppender:
         headers: Headers | None = None,
         partition: int | None = None,
         durability: Durability | None = None,
+        expected_offset: int | None = None,
     ) -> dict[int, range]: ...

@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from logstore._native.core cimport ls_partition_for_key, ls_span
-from logstore._native.log_appender cimport LEVEL_APPENDED, LEVEL_FLUSHED, LogAppender, level_of
+from logstore._native.log_appender cimport LEVEL_APPENDED, LEVEL_FLUSHED, LogAppender, expected_of, level_of
 from logstore._native.log_appender cimport timestamp_of, timestamps_view
 from logstore._native.spans cimport HeaderList, SpanArray, span_of
 
@@ -32,7 +32,8 @@ cdef class TopicAppender:
         self.sticky_batch = (<LogAppender>logs[0]).batches_count if logs else 0
 
     @cython.binding(False)
-    def append(self, value, key=None, *, headers=None, timestamp=None, partition=None, durability=None):
+    def append(self, value, key=None, *, headers=None, timestamp=None, partition=None, durability=None,
+               expected_offset=None):
         """Appends one record and returns its offset once it is acknowledged.
 
         Parameters
@@ -49,6 +50,8 @@ cdef class TopicAppender:
             Goes there, whatever the key.
         durability : {"flushed", "appended", "buffered"}, optional
             What the acknowledgement means; the topic's own if not given.
+        expected_offset : int, optional
+            Appends only if the record gets this offset. Needs ``partition=``, unless the topic has one partition.
 
         Returns
         -------
@@ -61,6 +64,8 @@ cdef class TopicAppender:
             A wrong argument, a record over ``max.message.bytes``; nothing was appended.
         UnknownTopicOrPartitionError
             No such partition.
+        UnexpectedOffsetError
+            The partition does not end at ``expected_offset``; nothing was appended.
         DiskFullError
             Nothing was appended; works again once there is space.
         StorageFailureError
@@ -81,6 +86,8 @@ cdef class TopicAppender:
             log = self.log_of(partition)
         elif self.count == 1:
             log = <LogAppender>self.appenders[0]
+        elif expected_offset is not None:
+            raise self.needs_partition()
         elif key_span.size_bytes >= 0:
             log = <LogAppender>self.appenders[partition_of(&key_span, self.count)]
         else:
@@ -90,7 +97,8 @@ cdef class TopicAppender:
         if timestamp is not None:
             given = timestamp_of(timestamp)
         return log.append_one(&key_span, &value_span, header_list, given, timestamp is not None,
-                              log.default_level if durability is None else level_of(durability, 0))
+                              log.default_level if durability is None else level_of(durability, 0),
+                              expected_of(expected_offset))
 
     cdef LogAppender log_of(self, object partition):
         if not isinstance(partition, int) or not 0 <= partition < self.count:
@@ -98,6 +106,11 @@ cdef class TopicAppender:
                 f"topic {self.name!r} has no partition {partition!r}; it has 0 to {self.count - 1}"
             )
         return <LogAppender>self.appenders[partition]
+
+    cdef object needs_partition(self):
+        return InvalidRequestError(
+            f"expected_offset needs partition=, since each of the {self.count} partitions of {self.name!r} counts for itself"
+        )
 
     cdef LogAppender sticky_log(self):
         """KIP-480: records without a key fill one batch before they move on to the next partition."""
@@ -108,7 +121,8 @@ cdef class TopicAppender:
             self.sticky_batch = log.batches_count
         return log
 
-    def append_many(self, values, keys=None, *, timestamps=None, headers=None, partition=None, durability=None):
+    def append_many(self, values, keys=None, *, timestamps=None, headers=None, partition=None, durability=None,
+                    expected_offset=None):
         """Appends many records in one call, as few batches; each goes where `append` would send it.
 
         Parameters
@@ -123,6 +137,8 @@ cdef class TopicAppender:
         partition : int, optional
             All go there, whatever their keys.
         durability : {"flushed", "appended", "buffered"}, optional
+        expected_offset : int, optional
+            Appends only if the first record gets this offset. Needs ``partition=``, unless the topic has one partition.
 
         Returns
         -------
@@ -161,16 +177,20 @@ cdef class TopicAppender:
             log = self.log_of(partition)
         elif self.count == 1:
             log = <LogAppender>self.appenders[0]
+        elif expected_offset is not None:
+            raise self.needs_partition()
         elif key_at == NULL:
             log = self.sticky_log()
         else:
             log = None
         if count == 0:
-            (<LogAppender>self.appenders[0]).check_writable()
+            log = log if log is not None else <LogAppender>self.appenders[0]
+            log.check_writable()
+            log.check_expected(expected_of(expected_offset))
             return {}
         if log is not None:
             first = log.append_spans(key_at, value_spans.spans, time_at, count, header_list,
-                                     level_of(durability, log.default_level))
+                                     level_of(durability, log.default_level), expected_of(expected_offset))
             return {log.partition: range(first, first + count)}
         return self.append_by_key(key_at, value_spans.spans, time_at, count, header_list, durability)
 

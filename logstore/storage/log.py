@@ -22,7 +22,6 @@ from logstore.errors import (
     DiskFullError,
     InvalidRequestError,
     StorageFailureError,
-    UnexpectedOffsetError,
 )
 from logstore.model import Durability, RecoveryReport
 from logstore.storage import layout
@@ -370,11 +369,13 @@ class Log(FlushedLog):
     def append_built(
         self, batch: RecordBatch, *, durability: Durability | None = None, expected_offset: int | None = None
     ) -> tuple[int, int]:
-        """Appends a batch that a producer of this process has built; its base offset is stamped in place.
+        """Appends a batch that a producer of this process has built.
 
         Parameters
         ----------
         batch : RecordBatch
+            One that a producer has sealed is taken over: offset and, where the topic asks for it, time of append are
+            stamped in place. Any other is copied and checked first.
         durability : {"flushed", "appended"}, optional
         expected_offset : int, optional
             Refuses the batch unless the log ends here.
@@ -388,13 +389,17 @@ class Log(FlushedLog):
         ------
         As `append_as_leader`; `UnexpectedOffsetError`.
         """
-        if expected_offset is not None and expected_offset != self.log_end_offset:
-            raise UnexpectedOffsetError(
-                f"{self.topic}-{self.partition} ends at offset {self.log_end_offset}, not at {expected_offset}; "
-                "read what has come in between and decide again",
-                expected_offset=expected_offset, log_end_offset=self.log_end_offset,
-            )
-        return self.append_as_leader(batch, durability=durability).start, -1
+        level = self._batch_level(durability)
+        expected = -1 if expected_offset is None else expected_offset
+        placed = self._append_built(batch, level, expected)
+        if placed is not None:
+            return placed
+        from logstore.storage.foreign_batches import checked_for_leader
+
+        now_ms = self._now_ms()
+        stamped = checked_for_leader(batch, self.config, now_ms, self.topic)
+        first, _last = self._append_stamped(stamped, True, level, expected, batch)
+        return first, now_ms if self.config["message.timestamp.type"] == "LogAppendTime" else -1
 
     def append_as_follower(self, batches: bytes | RecordBatch, *, durability: Durability | None = None) -> range:
         """Appends whole batches of another log as they are; their offsets are verified, not assigned.
