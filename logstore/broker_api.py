@@ -60,6 +60,8 @@ class TopicLimits(NamedTuple):
     codec : int
         Number of the codec the topic asks for; a producer that has one of its own goes by that.
     codec_level : int or None
+    timestamp_before_max_ms, timestamp_after_max_ms : int
+        How far from now a record's timestamp may be.
     """
 
     partitions: int
@@ -69,6 +71,8 @@ class TopicLimits(NamedTuple):
     is_append_time: bool
     codec: int
     codec_level: int | None
+    timestamp_before_max_ms: int = 2**63 - 1
+    timestamp_after_max_ms: int = 2**63 - 1
 
 
 class BatchCursor(Protocol):

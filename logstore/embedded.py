@@ -7,12 +7,15 @@ import weakref
 from typing import TYPE_CHECKING, Any, Unpack
 
 from logstore.broker import broker
+from logstore.errors import LogstoreError
 
 if TYPE_CHECKING:
     import re
 
     from logstore.clients.consumer import Consumer
     from logstore.clients.consumer_config import ConsumerOptions
+    from logstore.clients.producer import Producer
+    from logstore.clients.producer_settings import ProducerOptions
 
 __all__ = ["Broker"]
 
@@ -25,7 +28,66 @@ class Broker(broker.Broker):
 
     def __init__(self, path: str | os.PathLike[str], **settings: Any):
         self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._producers: weakref.WeakSet[Producer] = weakref.WeakSet()
         super().__init__(path, **settings)
+
+    def producer(self, **settings: Unpack[ProducerOptions]) -> Producer:
+        """Makes a producer.
+
+        Parameters
+        ----------
+        linger_ms : int
+            Longest time a record waits for others in its batch; 5. ``"1s"`` is understood, too.
+        batch_size : int
+            Where a batch is sealed and handed over; ``"64KiB"``.
+        compression_type : {"none", "gzip", "snappy", "lz4", "zstd"}, optional
+            Of whole batches, whatever the topic says; ``compression`` for short. Without: the topic's.
+        compression_level : int, optional
+        acks : {0, 1, "all"}, optional
+            Kafka's name for the durability: ``"all"`` is ``"flushed"``, 1 is ``"appended"``, 0 is ``"buffered"``.
+        durability : {"flushed", "appended", "buffered"}, optional
+            When a record counts as acknowledged; the topic's, then the broker's, if not given. A future has an offset once
+            its batch is in the log, so ``"buffered"`` is the same as ``"appended"`` here: `send` itself returns earlier.
+        partitioner : {"murmur2", "crc32", "round_robin"} or callable
+            ``"murmur2"``, Kafka's: by the key's hash; records without a key stay in one partition for a batch.
+            ``"crc32"``, librdkafka's: the same with another hash; an empty key counts as none. ``"round_robin"``: in turn,
+            whatever the key. A callable gets the key (bytes or None) and the number of partitions.
+        buffer_memory : int
+            Bytes of records that are not acknowledged yet; ``"32MiB"``. Beyond it `send` waits.
+        max_block : float
+            Seconds `send` waits for memory at most; 60.
+        delivery_timeout : float
+            Seconds after which a record that is refused again and again (a full disk) is given up; 120.
+        retry_backoff : float
+            Seconds between two attempts; 0.1.
+        max_request_size : int, optional
+            Largest batch, where that is to be less than the topic's ``max.message.bytes``.
+        client_id : str, optional
+            A name for messages.
+        on_delivery : callable, optional
+            Called for every record with ``(error, metadata)``, one of which is None, by the thread that completes its batch.
+        clock : callable, optional
+            Gives the time in ms; for tests.
+
+        Returns
+        -------
+        Producer
+            A context manager, also with ``async with``. Closing the broker closes it.
+
+        Raises
+        ------
+        InvalidConfigError
+            An unknown setting (the message suggests the nearest), a value out of range, both ``acks`` and ``durability``.
+        ReadOnlyError, ClosedError
+        """
+        from logstore.clients.producer import Producer
+        from logstore.clients.producer_settings import producer_settings
+
+        checked = producer_settings(settings)
+        self._check_writable()
+        producer = Producer(self, checked)
+        self._producers.add(producer)
+        return producer
 
     def consumer(
         self, *topics: str, pattern: str | re.Pattern[str] | None = None, **options: Unpack[ConsumerOptions]
@@ -92,11 +154,28 @@ class Broker(broker.Broker):
         return consumer
 
     def close(self) -> None:
+        """Has its producers deliver what they hold, then flushes and closes everything. Idempotent.
+
+        Records and arrays handed out stay valid.
+
+        Raises
+        ------
+        DeliveryFailedError
+            A producer could not deliver records; all else is closed in good order.
+        StorageFailureError
+            Something could not be flushed; all else is closed in good order.
+        """
+        failures: list[LogstoreError] = []
+        for producer in list(self._producers):
+            try:
+                producer.close()
+            except LogstoreError as error:
+                failures.append(error)
         for client in list(self._clients):
             client._broker_closing()
         super().close()
-
-    close.__doc__ = broker.Broker.close.__doc__
+        if failures:
+            raise failures[0]
 
     def _forked(self) -> None:
         super()._forked()

@@ -11,13 +11,15 @@ Four kinds are never mixed: you asked wrongly (`InvalidRequestError`), the store
 from __future__ import annotations
 
 import os
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 __all__ = [
     "ClosedError",
     "CommitFailedError",
     "CorruptDataError",
     "DataDirLockedError",
+    "DeliveryFailedError",
     "DiskFullError",
     "FencedInstanceIdError",
     "GroupError",
@@ -248,6 +250,31 @@ class RequestTimeoutError(LogstoreError, TimeoutError):
     """Something did not happen in the time given; the message says what, and what has become of the records."""
 
     retriable = True
+
+
+class DeliveryFailedError(LogstoreError):
+    """Records that a producer took were not delivered, and nobody has asked their futures why.
+
+    Attributes
+    ----------
+    counts : dict[TopicPartition, int]
+        How many records, by partition.
+    first_error : LogstoreError
+        Why the first of them was not delivered; also the ``__cause__``.
+    """
+
+    def __init__(self, counts: Mapping[Any, int], first_error: BaseException | None):
+        self.counts = dict(counts)
+        self.first_error = first_error
+        places = [f"{topic}-{partition}: {count}" for (topic, partition), count in sorted(self.counts.items())]
+        if len(places) > 10:
+            places[10:] = [f"and {len(places) - 10} more partitions"]
+        super().__init__(
+            f"{sum(self.counts.values())} records were not delivered ({', '.join(places)}); the first error: {first_error}"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.counts, self.first_error))
 
 
 class GroupError(LogstoreError):

@@ -79,6 +79,8 @@ class PartitionService:
             is_append_time=config["message.timestamp.type"] == "LogAppendTime",
             codec=config.codec,
             codec_level=config.codec_level,
+            timestamp_before_max_ms=config["message.timestamp.before.max.ms"],
+            timestamp_after_max_ms=config["message.timestamp.after.max.ms"],
         )
 
     # ---- records ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from logstore import errors
 from logstore._native.faults import status_classes
 from logstore.errors import (
     CorruptDataError,
-    DataDirLockedError,
+    DeliveryFailedError,
     DiskFullError,
     LogstoreError,
     LogTruncatedError,
@@ -48,8 +48,9 @@ MADE = [
     LogTruncatedError("cut", offset=5, log_start_offset=1, log_end_offset=3),
     StorageFailureError("/a/b.log", "fdatasync", errno.EIO, "Open it again."),
     DiskFullError("/a/b.log", "write", errno.ENOSPC),
+    DeliveryFailedError({("orders", 0): 3}, None),
     *[cls("words") for cls in CLASSES
-      if not issubclass(cls, (CorruptDataError, OffsetOutOfRangeError, StorageFailureError))],
+      if not issubclass(cls, (CorruptDataError, DeliveryFailedError, OffsetOutOfRangeError, StorageFailureError))],
 ]  # fmt: skip
 
 
