@@ -191,6 +191,35 @@ ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t ba
     return LS_OK;
 }
 
+ls_status ls_segment_append_batches(ls_segment *segment, const uint8_t *batches, size_t size, size_t *appended,
+                                    ls_fault *fault) {
+    int64_t start = ls_segment_own_size(segment);
+    size_t done = 0;
+    ls_status status = LS_OK;
+    while (done < size && status == LS_OK) {
+        int64_t position = start + (int64_t)done;
+        ls_batch_header header;
+        status = ls_batch_header_read(batches + done, batches + size, position, &header, fault);
+        if (status != LS_OK) return status;
+        size_t batch_bytes = (size_t)ls_batch_size_bytes(&header);
+        status = check_append(segment, position, batch_bytes, &header, fault);
+        if (status != LS_OK) break;
+        ls_segment_note_batch(segment, &segment->state, position, &header);
+        done += batch_bytes;
+    }
+    if (status != LS_OK && status != LS_FULL) return status;
+    *appended = done;
+    if (done == 0) return status;
+    ls_fault refused;
+    ls_status written = segment->log->operations->write(segment->log, start, batches, done, &refused);
+    if (written != LS_OK) {
+        *fault = refused;
+        return written;
+    }
+    ls_segment_publish_size(segment, segment->state.size_bytes);
+    return status;
+}
+
 void ls_segment_close_time_index(ls_segment *segment) {
     ls_fault ignored; /* the entry is there already, or a cache stays one entry short */
     if (segment->state.max_timestamp < 0) return;

@@ -36,6 +36,8 @@ from logstore._native.log_cursor cimport BatchPlace, LogCursor, check_place
 from logstore._native.log_state cimport LogState
 from logstore._native.record_batch cimport RecordBatch, raise_in_batch
 
+from logstore.errors import CorruptDataError
+
 # Two chunks and their columns take turns; together they fit a second-level cache of 1 MiB.
 cdef Py_ssize_t COLUMN_CHUNK_BYTES = 192 * 1024
 cdef size_t FIRST_CAPACITY = 1024
@@ -439,9 +441,15 @@ cdef class ColumnCursor:
                     walk.place.least_base_offset = ls_batch_last_offset(&walk.header) + 1
                     pass_batches(cursor, &walk)
                 elif stop == STOP_TORN:
-                    cursor.reach_whole(&walk.fault, False)
+                    try:
+                        cursor.reach_whole(&walk.fault, False)
+                    except CorruptDataError:
+                        if not cursor.relocate():
+                            raise
                     continue
                 elif stop == STOP_FAULT or stop == STOP_FAULT_IN_RECORDS:
+                    if stop == STOP_FAULT and cursor.relocate():
+                        continue
                     if stop == STOP_FAULT_IN_RECORDS and walk.fault.position >= 0:
                         walk.fault.position += walk.position
                     raise_fault(&walk.fault, cursor.segment.path)

@@ -84,6 +84,8 @@ cdef extern from "logstore/record_batch.h" nogil:
     int ls_batch_codec(const ls_batch_header *header)
     ls_status ls_batch_header_read(const uint8_t *at, const uint8_t *end, int64_t position,
                                    ls_batch_header *out, ls_fault *fault)
+    ls_status ls_batch_header_peek(const uint8_t *at, const uint8_t *end, int64_t position, ls_batch_header *out,
+                                   ls_fault *fault)
     ls_status ls_batch_validate(const uint8_t *at, const uint8_t *end, int64_t position,
                                 ls_batch_header *out, ls_fault *fault)
     void ls_batch_header_write(const ls_batch_header *header, uint8_t *out)
@@ -283,6 +285,8 @@ cdef extern from "logstore/segment.h" nogil:
                                int64_t now_ms)
     ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t batch_bytes,
                                 const ls_batch_header *header, ls_fault *fault)
+    ls_status ls_segment_append_batches(ls_segment *segment, const uint8_t *batches, size_t size,
+                                        size_t *appended, ls_fault *fault)
     void ls_segment_close_time_index(ls_segment *segment)
 
     ctypedef struct ls_batch_location:
@@ -315,3 +319,107 @@ cdef extern from "logstore/segment.h" nogil:
     ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes,
                                         int64_t next_offset, ls_fault *fault)
     ls_status ls_segment_catch_up(ls_segment *segment, int64_t *grew, ls_fault *fault)
+
+
+cdef extern from "logstore/key_offset_map.h" nogil:
+    enum:
+        LS_KEY_SECRET_BYTES
+        LS_KEY_SLOT_BYTES
+
+    ctypedef struct ls_key_hash:
+        uint64_t low
+        uint64_t high
+
+    ctypedef struct ls_key_offset_map:
+        pass
+
+    ls_status ls_key_offset_map_create(size_t memory_bytes, const uint8_t *secret, ls_key_offset_map **out,
+                                       ls_fault *fault)
+    void ls_key_offset_map_free(ls_key_offset_map *map)
+    void ls_key_offset_map_clear(ls_key_offset_map *map)
+    size_t ls_key_offset_map_count(const ls_key_offset_map *map)
+    size_t ls_key_offset_map_capacity(const ls_key_offset_map *map)
+    ls_key_hash ls_key_offset_map_hash(const ls_key_offset_map *map, const uint8_t *key, size_t key_bytes)
+    bint ls_key_offset_map_put(ls_key_offset_map *map, ls_key_hash hash, int64_t offset)
+    int64_t ls_key_offset_map_get(const ls_key_offset_map *map, ls_key_hash hash)
+
+
+cdef extern from "logstore/transaction_history.h" nogil:
+    ctypedef struct ls_aborted_transaction:
+        int64_t producer_id
+        int64_t first_offset
+        int64_t last_offset
+        int64_t last_stable_offset
+
+    ctypedef struct ls_transaction_history:
+        ls_aborted_transaction *aborted
+        size_t aborted_count
+
+    void ls_transaction_history_free(ls_transaction_history *history)
+    ls_status ls_transaction_history_add(ls_transaction_history *history, const uint8_t *batch,
+                                         const ls_batch_header *header, ls_fault *fault)
+    void ls_transaction_history_finish(ls_transaction_history *history)
+    int64_t ls_transaction_history_first_open(const ls_transaction_history *history)
+
+
+cdef extern from "logstore/compaction.h" nogil:
+    ctypedef struct ls_compaction_rules:
+        int64_t first_dirty_offset
+        int64_t first_uncleanable_offset
+        int64_t now_ms
+        int64_t delete_retention_ms
+        const uint8_t *erased_key
+        size_t erased_key_bytes
+
+    ctypedef struct ls_compaction_counts:
+        int64_t batches_read
+        int64_t batches_copied
+        int64_t batches_rebuilt
+        int64_t batches_emptied
+        int64_t records_read
+        int64_t records_kept
+        int64_t records_superseded
+        int64_t records_without_key
+        int64_t records_aborted
+        int64_t tombstones_expired
+        int64_t markers_dropped
+        int64_t keys_mapped
+
+    ctypedef enum ls_compaction_step:
+        LS_COMPACTION_MORE
+        LS_COMPACTION_PAYLOAD
+        LS_COMPACTION_COMPRESS
+        LS_COMPACTION_HISTORY
+        LS_COMPACTION_FULL
+        LS_COMPACTION_OUTPUT
+
+    ctypedef struct ls_compactor:
+        pass
+
+    ls_status ls_compactor_create(const ls_compaction_rules *rules, ls_key_offset_map *map, ls_compactor **out,
+                                  ls_fault *fault)
+    void ls_compactor_free(ls_compactor *compactor)
+    void ls_compactor_set_history(ls_compactor *compactor, const ls_transaction_history *history)
+    void ls_compactor_start_pass(ls_compactor *compactor)
+    void ls_compactor_start_segment(ls_compactor *compactor, int64_t base_offset, int64_t end_offset)
+    ls_status ls_compactor_keep_last(ls_compactor *compactor, ls_fault *fault)
+    const ls_compaction_counts *ls_compactor_counts(const ls_compactor *compactor)
+    int64_t ls_compactor_mapped_end_offset(const ls_compactor *compactor)
+    void ls_compactor_map_ended(ls_compactor *compactor, int64_t end_offset)
+    ls_status ls_compaction_map(ls_compactor *compactor, const uint8_t *at, const uint8_t *end, int64_t position,
+                                ls_compaction_step *step, size_t *consumed, size_t *wanted, ls_fault *fault)
+    ls_status ls_compaction_map_payload(ls_compactor *compactor, const uint8_t *payload,
+                                        const uint8_t *payload_end, ls_compaction_step *step, ls_fault *fault)
+    ls_status ls_compaction_rewrite(ls_compactor *compactor, const uint8_t *at, const uint8_t *end,
+                                    int64_t position, ls_compaction_step *step, size_t *consumed, size_t *wanted,
+                                    ls_fault *fault)
+    ls_status ls_compaction_rewrite_payload(ls_compactor *compactor, const uint8_t *batch,
+                                            const uint8_t *payload, const uint8_t *payload_end,
+                                            ls_compaction_step *step, ls_fault *fault)
+    const uint8_t *ls_compactor_pending(const ls_compactor *compactor, ls_batch_header *header, size_t *size)
+    ls_status ls_compaction_rewrite_compressed(ls_compactor *compactor, const uint8_t *batch, size_t size,
+                                               ls_fault *fault)
+    const uint8_t *ls_compactor_output(const ls_compactor *compactor, size_t *size)
+    void ls_compactor_clear_output(ls_compactor *compactor)
+    const ls_aborted_transaction *ls_compactor_aborted(const ls_compactor *compactor, size_t *count)
+    void ls_compactor_clear_aborted(ls_compactor *compactor)

@@ -147,6 +147,23 @@ cdef class LogAppender(LogState):
         self.roll_policy.created_ms = active.created_ms
         self.segments = segments
 
+    def _replace_segments(self, tuple old not None, tuple new not None):
+        """Publishes other segments in place of some neighbours, none of them active; False where those are not there.
+
+        ``old`` are base offsets: rolls may put another object in a segment's place.
+        """
+        cdef Py_ssize_t i
+        with self.mutex:
+            bases = [(<Segment>segment).base_offset for segment in self.segments]
+            if not old or old[0] not in bases:
+                return False
+            i = bases.index(old[0])
+            if tuple(bases[i:i + len(old)]) != old or i + len(old) >= len(bases):
+                return False
+            self.segments = self.segments[:i] + new + self.segments[i + len(old):]
+            self.replacement_count += 1
+        return True
+
     def _set_write_state(self, int state):
         self.write_state = state
 

@@ -31,11 +31,14 @@ cdef class LogCursor:
     cdef int64_t least_base_offset      # what the next batch's base offset must reach
     cdef int64_t end_offset             # the log end offset when reach() last said True
     cdef int64_t seen_truncations
+    cdef int64_t seen_replacements
     cdef Py_ssize_t chunk_bytes
     cdef Py_ssize_t next_chunk_bytes
 
     cdef RecordBatch fetch_batch(self)
     cdef bint reach(self) except -1
+    cdef bint reach_chunk(self) except -1
+    cdef bint relocate(self) except -1
     cdef bint end_of_log(self, int64_t log_end_offset) except -1
     cdef bint reach_whole(self, const ls_fault *torn, bint in_place) except -1
     cdef BatchPlace next_place(self)

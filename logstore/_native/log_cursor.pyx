@@ -60,6 +60,7 @@ cdef class LogCursor:
         self.chunk_bytes = chunk_bytes if chunk_bytes > 0 else CHUNK_BYTES
         self.next_chunk_bytes = min(FIRST_CHUNK_BYTES, self.chunk_bytes)
         self.seen_truncations = log.truncation_count
+        self.seen_replacements = log.replacement_count
 
     def __iter__(self):
         return self
@@ -101,8 +102,24 @@ cdef class LogCursor:
             self.segment = None
         return 0
 
+    cdef bint relocate(self) except -1:
+        """After damage: whether segments were replaced since they were looked up, so that it may be none. A segment that is
+        opened by its name when it is first read may have become another by then."""
+        if self.seen_replacements == self.log.replacement_count:
+            return False
+        self.segment = None
+        return True
+
     cdef bint reach(self) except -1:
         """Has the chunk hold bytes of the next batch; False at the log end offset or ``stop_offset``."""
+        while True:
+            try:
+                return self.reach_chunk()
+            except (CorruptDataError, StorageFailureError):
+                if not self.relocate():
+                    raise
+
+    cdef bint reach_chunk(self) except -1:
         cdef int64_t log_end_offset
         while True:
             self.log.check_readable()
@@ -169,7 +186,11 @@ cdef class LogCursor:
             else:
                 status = ls_batch_validate(at, end, position, &header, &fault)
             if status == LS_TORN:
-                self.reach_whole(&fault, False)
+                try:
+                    self.reach_whole(&fault, False)
+                except CorruptDataError:
+                    if not self.relocate():
+                        raise
                 continue
             if status == LS_OK:
                 place = self.next_place()
@@ -177,6 +198,8 @@ cdef class LogCursor:
             if status != LS_OK:
                 if self.seen_truncations != self.log.truncation_count:
                     continue  # cut while it was read, and perhaps written anew
+                if self.relocate():
+                    continue
                 raise_fault(&fault, self.segment.path)
             self.at += <Py_ssize_t>ls_batch_size_bytes(&header)
             self.least_base_offset = ls_batch_last_offset(&header) + 1
@@ -199,6 +222,7 @@ cdef class LogCursor:
 
     cdef bint locate(self) except -1:
         """Finds segment and position of the batch that holds next_offset; False where there is none yet."""
+        self.seen_replacements = self.log.replacement_count
         cdef tuple segments = self.log.segments
         cdef Py_ssize_t low = 0
         cdef Py_ssize_t high = len(segments)
@@ -262,6 +286,11 @@ cdef class LogCursor:
             if segment.base_offset > self.segment.base_offset:
                 # What was appended between the last look at the old segment and now is read first.
                 if self.chunk_position + self.at < ls_segment_size_bytes(self.segment.segment):
+                    return True
+                if segment.base_offset != self.segment.options.end_offset_max:
+                    # Compaction has made others of those that followed: the next records are found by their offset.
+                    self.next_offset = max(self.next_offset, self.least_base_offset)
+                    self.segment = None
                     return True
                 if self.log.contiguous and segment.base_offset != self.least_base_offset:
                     raise CorruptDataError(segment.path, -1, "records are missing before this segment",

@@ -13,6 +13,7 @@ cdef class LogState:
     cdef readonly int64_t log_end_offset        # readers see records below it
     cdef readonly int64_t truncation_count      # how often records were taken away from the end
     cdef readonly list truncation_offsets       # where the log ended after each
+    cdef readonly int64_t replacement_count     # how often segments have taken the place of others
     cdef readonly bint contiguous               # no gaps between batches are legal here
     cdef readonly bint is_open
     cdef tuple waiters                          # objects with notify(), each once; empty almost always

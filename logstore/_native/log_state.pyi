@@ -13,6 +13,7 @@ class LogState:
     log_end_offset: int
     truncation_count: int
     truncation_offsets: list[int]
+    replacement_count: int
     contiguous: bool
     is_open: bool
     def add_waiter(self, waiter: Notified) -> None: ...

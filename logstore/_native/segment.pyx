@@ -752,6 +752,12 @@ cdef class Segment:
         ls_segment_close_time_index(self.segment)
         self.options.end_offset_max = end_offset_max
 
+    def take_place(self, str path):
+        """A sealed segment that was written under another name becomes the one of this name; its file is renamed by the
+        caller, before or after."""
+        self.path = path
+        self.writable = False
+
     def encode_offset_index(self, size_t first):
         """Bytes of the offset index file from entry ``first`` on."""
         cdef ls_offset_index *index = ls_segment_offset_index(self.segment)

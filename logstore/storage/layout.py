@@ -8,6 +8,7 @@ from logstore.errors import InvalidRequestError
 
 __all__ = [
     "CHECKPOINT_FILE",
+    "CLEANER_OFFSET_FILE",
     "CLEAN_SHUTDOWN_FILE",
     "INTERNAL_TOPICS",
     "LEADER_EPOCH_FILE",
@@ -30,6 +31,7 @@ CLEAN_SHUTDOWN_FILE = ".kafka_cleanshutdown"
 META_PROPERTIES_FILE = "meta.properties"
 RECOVERY_POINT_FILE = "recovery-point-offset-checkpoint"
 LOG_START_FILE = "log-start-offset-checkpoint"
+CLEANER_OFFSET_FILE = "cleaner-offset-checkpoint"
 PARTITION_METADATA_FILE = "partition.metadata"
 LEADER_EPOCH_FILE = "leader-epoch-checkpoint"
 # Ours; Kafka ignores files it does not know.

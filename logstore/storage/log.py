@@ -12,6 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from logstore._native import log_appender
 from logstore._native.log_appender import durability_level
@@ -26,6 +27,7 @@ from logstore.errors import (
 from logstore.model import Durability, RecoveryReport
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
+from logstore.storage.cleaner_checkpoint import lower_cleaner_offset
 from logstore.storage.config import TopicConfig
 from logstore.storage.directory_lock import DirectoryLock
 from logstore.storage.files import make_directory, refusals, sync_directory
@@ -50,6 +52,10 @@ from logstore.storage.segment_deletion import (
 )
 from logstore.storage.text_checkpoints import new_topic_id, read_topic_id, write_topic_id
 from logstore.storage.truncation import before_truncation, truncate_segments
+
+if TYPE_CHECKING:
+    from logstore.storage.compaction import CompactionProgress, CompactionReport
+    from logstore.storage.compaction_plan import CompactionPlan
 
 __all__ = ["Log"]
 
@@ -126,6 +132,7 @@ class Log(FlushedLog):
         # Held over each fdatasync: those who wait for it find their records flushed when they get it. A plain lock,
         # since a signal handler may raise anywhere in a Condition.
         self._flush_lock = threading.Lock()
+        self._compaction_lock = threading.Lock()  # taken before the flush lock; one compaction or erasure at a time
         self._new_names = False
         self._failure: StorageFailureError | None = None
         self._own_lock: DirectoryLock | None = None
@@ -468,6 +475,7 @@ class Log(FlushedLog):
             self._epochs.write()
         if offset >= self.log_end_offset:
             return
+        lower_cleaner_offset(self.path, self.topic, self.partition, offset)
         truncations = self.truncation_count
         # The checkpoint is about to say where the log ends: all that stays must be on disk by then.
         self._sync()
@@ -531,6 +539,56 @@ class Log(FlushedLog):
     ) -> RetentionPlan:
         """Carries a retention plan out as far as it still holds; see `logstore.storage.segment_deletion.apply_retention`."""
         return apply_retention(self, plan, now_ms=now_ms, group_offsets=group_offsets)
+
+    # ---- compaction ---------------------------------------------------------------------------------------
+
+    def compaction_plan(self) -> CompactionPlan:
+        """What compaction could do now, whether it is due, and what keeps it back. Changes nothing."""
+        from logstore.storage.compaction import gather_facts
+        from logstore.storage.compaction_plan import compaction_plan
+
+        return compaction_plan(gather_facts(self), self.config, self._now_ms())
+
+    def compact(
+        self,
+        *,
+        memory_bytes: int = 128 << 20,
+        bytes_per_second: float | None = None,
+        progress: Callable[[CompactionProgress], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> CompactionReport:
+        """Compacts whatever can be compacted now: of each key, only the last record stays.
+
+        Parameters
+        ----------
+        memory_bytes : int
+            For the map of keys, 32 bytes each; where they do not fit, there are several rounds.
+        bytes_per_second : float, optional
+            Limit on bytes read and written.
+        progress : callable, optional
+            Called after each read, about once a MiB.
+        stop : callable, optional
+            Asked as often; True ends the work. Segments that were replaced by then stay so.
+
+        Returns
+        -------
+        CompactionReport
+
+        Raises
+        ------
+        InvalidRequestError
+            The topic's ``cleanup.policy`` does not say compact.
+        CorruptDataError
+            A segment is damaged; it, and what stands behind it, is as it was.
+        DiskFullError, StorageFailureError, ClosedError
+
+        Notes
+        -----
+        Thread-safe; appends and reads go on meanwhile. Source: log-format, section 7.
+        """
+        from logstore.storage.compaction import compact
+
+        return compact(self, memory_bytes=memory_bytes, bytes_per_second=bytes_per_second, progress=progress, stop=stop)
 
     # ---- the end ------------------------------------------------------------------------------------------
 
@@ -607,6 +665,7 @@ class Log(FlushedLog):
         """In a forked child: the files belong to the parent."""
         self._set_write_state(log_appender.STATE_FORKED)
         self._flush_lock = threading.Lock()
+        self._compaction_lock = threading.Lock()
         self._publish(is_open=False)
         if not self.read_only:
             self._deleted_files.forget()

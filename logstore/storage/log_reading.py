@@ -180,6 +180,16 @@ class ReadableLog(LogAppender):
         ------
         CorruptDataError
         """
+        while True:
+            replacements = self.replacement_count
+            try:
+                return self._offset_for_timestamp(timestamp)
+            except (CorruptDataError, StorageFailureError):
+                # A segment that compaction has replaced before it was opened.
+                if replacements == self.replacement_count:
+                    raise
+
+    def _offset_for_timestamp(self, timestamp: int) -> OffsetAndTimestamp | None:
         log_start_offset = self.log_start_offset
         for segment in self.segments:
             try:

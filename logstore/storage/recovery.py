@@ -327,6 +327,7 @@ def _finish_interrupted(directory: str) -> None:
     if swap_logs := [name for name in swaps if name.endswith(".log.swap")]:
         low = min(_number(name) for name in swap_logs)
         high = max(_next_offset(os.path.join(directory, name), _number(name)) for name in swap_logs)
+        high = max(high, low + 1)  # of empty segments
         removed += [
             name for name in names
             if name not in swaps and name[:20].isdigit() and low <= _number(name) < high
@@ -336,6 +337,8 @@ def _finish_interrupted(directory: str) -> None:
         for name in dict.fromkeys(removed):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory, name))
+        if removed and swaps:
+            sync_directory(directory)  # a segment that came back would overlap the one in its place
         for name in swaps:
             os.replace(os.path.join(directory, name), os.path.join(directory, name.removesuffix(".swap")))
     for name in names:

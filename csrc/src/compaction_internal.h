@@ -1,0 +1,72 @@
+/* What the two files of the compaction share: the compactor, and its loops over records. */
+#ifndef LOGSTORE_COMPACTION_INTERNAL_H
+#define LOGSTORE_COMPACTION_INTERNAL_H
+
+#include "logstore/compaction.h"
+
+/* A record that stays: what stands behind its timestamp is copied. */
+typedef struct ls_kept_record {
+    const uint8_t *tail;
+    size_t tail_bytes;
+    int64_t timestamp;
+} ls_kept_record;
+
+typedef struct ls_byte_buffer {
+    uint8_t *bytes;
+    size_t size;
+    size_t capacity;
+} ls_byte_buffer;
+
+/* How a batch is to be treated, whatever its records are. */
+typedef struct ls_batch_fate {
+    bool drops_records; /* all of them: aborted data, or a marker whose time has come */
+    bool keeps_empty;   /* a header stays where no record does */
+    bool wants_horizon; /* a marker without data, which goes later */
+} ls_batch_fate;
+
+struct ls_compactor {
+    ls_compaction_rules rules;
+    ls_key_offset_map *map;
+    const ls_transaction_history *history;
+    ls_transaction_walk walk;
+    ls_compaction_counts counts;
+    int64_t mapped_end_offset;
+    int64_t next_offset; /* smallest base offset the next batch may have */
+    int64_t end_offset;  /* of the segment */
+    ls_batch_header header; /* of the batch at hand, or whose payload is awaited; the last one read */
+    bool is_gone;           /* nothing of it was written */
+    ls_batch_fate fate;
+    int64_t position;
+    ls_kept_record *kept; /* of the batch at hand */
+    size_t kept_count;
+    size_t kept_capacity;
+    ls_byte_buffer output;
+    ls_byte_buffer pending;
+    ls_batch_header pending_header;
+    ls_aborted_transaction *aborted;
+    size_t aborted_count;
+    size_t aborted_capacity;
+};
+
+/* Puts the keys of a batch's records into the map. *is_full: it ended before a record, from which on nothing was taken
+ * in; compactor->mapped_end_offset is its offset. */
+ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_header *header, const uint8_t *payload,
+                                    const uint8_t *payload_end, bool *is_full, ls_fault *fault);
+
+/* Judges a data batch's records: compactor->kept becomes those that stay. *has_tombstone: one of them is null. */
+ls_status ls_compaction_judge_records(ls_compactor *compactor, const ls_batch_header *header,
+                                      const uint8_t *payload, const uint8_t *payload_end, bool *has_tombstone,
+                                      ls_fault *fault);
+
+/* The same for a batch that keeps every record (a marker that gets a horizon). */
+ls_status ls_compaction_keep_records(ls_compactor *compactor, const ls_batch_header *header,
+                                     const uint8_t *payload, const uint8_t *payload_end, ls_fault *fault);
+
+/* Encodes compactor->kept behind what the buffer holds, against a base timestamp. */
+ls_status ls_compaction_encode_kept(const ls_compactor *compactor, int64_t base_timestamp,
+                                    ls_byte_buffer *buffer, ls_fault *fault);
+
+/* Room for `more` bytes behind what a buffer holds. LS_NO_MEMORY. */
+ls_status ls_byte_buffer_reserve(ls_byte_buffer *buffer, size_t more, ls_fault *fault);
+
+#endif
