@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from logstore.broker.config import BrokerConfig
+from logstore.broker.following import Follower
 from logstore.broker.group_service import GroupService
 from logstore.broker.housekeeping import Housekeeping
 from logstore.broker.metadata import TopicMetadata, find_topics, read_topics, write_topics
@@ -100,6 +101,8 @@ class Broker(PartitionService, GroupService):
             if self._directory_lock is not None:
                 self._directory_lock.release()
             raise
+        if read_only:
+            self._follower = Follower(self.path, self._look_for_new_topics)
         _open_brokers.add(self)
         if housekeeping:
             self.housekeeping.start()
@@ -299,14 +302,37 @@ class Broker(PartitionService, GroupService):
             return found
 
     def _look_for_new_topics(self) -> None:
-        for name, metadata in {**find_topics(self.path)[0], **read_topics(self.path)}.items():
-            if name in self._topics or metadata.is_deleted:
-                continue
-            if os.path.isdir(self._log_path(name, metadata.partitions - 1)):
-                self._metadata[name] = metadata
-                self._topics[name] = Topic(
-                    metadata, tuple(self._open_log(metadata, number) for number in range(metadata.partitions))
-                )
+        """In a broker that only reads: takes over what the writer has done to topics since."""
+        with self._lock:
+            self._check_open()
+            listed = read_topics(self.path)
+            known = {**find_topics(self.path)[0], **listed}
+            gone = [
+                name
+                for name in self._topics
+                if name not in known
+                or known[name].is_deleted
+                or (name in listed and listed[name].topic_id != self._metadata[name].topic_id)
+            ]
+            for name in gone:
+                for log in self._topics.pop(name).logs:
+                    log.close()
+            has_changed = bool(gone)
+            for name, metadata in known.items():
+                topic = self._topics.get(name)
+                old = None if topic is None else self._metadata[name]
+                if metadata.is_deleted or (old is not None and old.partitions >= metadata.partitions):
+                    continue
+                if os.path.isdir(self._log_path(name, metadata.partitions - 1)):
+                    logs = () if topic is None else topic.logs
+                    logs = (*logs, *(self._open_log(metadata, number) for number in range(len(logs), metadata.partitions)))
+                    self._metadata[name] = metadata
+                    if topic is None:
+                        self._topics[name] = Topic(metadata, logs)
+                    else:
+                        topic._take_over(metadata, logs)
+                    has_changed = True
+            if has_changed:
                 self._metadata_changed()
 
     __getitem__ = topic
@@ -470,6 +496,8 @@ class Broker(PartitionService, GroupService):
         StorageFailureError
             Something could not be flushed; all else is closed in good order.
         """
+        if self._follower is not None:
+            self._follower.close()
         self.housekeeping.close()
         if self._coordinator is not None:
             self._coordinator.close()
@@ -536,6 +564,8 @@ class Broker(PartitionService, GroupService):
         self._housekeeping_scheduler.forget()
         if self._coordinator is not None:
             self._coordinator.forked()
+        if self._follower is not None:
+            self._follower.forget()
         self._scheduler.forget()
         if self._directory_lock is not None:
             self._directory_lock.forget()

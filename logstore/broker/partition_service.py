@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from logstore._native.columns import ColumnCursor
 from logstore._native.log_cursor import LogCursor
 from logstore._native.record_batch import RecordBatch
+from logstore.broker.following import Follower
 from logstore.broker.topic import Topic
 from logstore.broker_api import TopicLimits, Wakeable
 from logstore.errors import ClosedError, UnknownTopicOrPartitionError
@@ -23,6 +24,7 @@ class PartitionService:
     durability: Durability
     _lock: threading.RLock
     _topics: dict[str, Topic]
+    _follower: Follower | None = None  # of a broker that only reads
     _metadata_version: int = 0
     _metadata_waiters: frozenset[Wakeable] = frozenset()
 
@@ -45,11 +47,15 @@ class PartitionService:
         """Has ``waiter.notify()`` called whenever `metadata_version` has risen."""
         with self._lock:
             self._metadata_waiters |= {waiter}
+        if self._follower is not None:
+            self._follower.follow_topics()
 
     def remove_metadata_waiter(self, waiter: Wakeable) -> None:
         """Takes `add_metadata_waiter` back."""
         with self._lock:
             self._metadata_waiters -= {waiter}
+        if self._follower is not None:
+            self._follower.unfollow_topics()
 
     def _metadata_changed(self) -> None:
         self._metadata_version += 1
@@ -114,6 +120,8 @@ class PartitionService:
     def partition_offsets(self, topic: str, partition: int) -> tuple[int, int]:
         """Log start offset and log end offset."""
         log = self.topic(topic).partition(partition)
+        if log.read_only:
+            log.refresh()
         return log.log_start_offset, log.log_end_offset
 
     def offset_for_timestamp(self, topic: str, partition: int, timestamp: int) -> OffsetAndTimestamp | None:
@@ -122,11 +130,17 @@ class PartitionService:
 
     def add_waiter(self, topic: str, partition: int, waiter: Wakeable) -> None:
         """Has ``waiter.notify()`` called after each append to a partition, and when it is closed or deleted."""
-        self.topic(topic).partition(partition).add_waiter(waiter)
+        log = self.topic(topic).partition(partition)
+        log.add_waiter(waiter)
+        if self._follower is not None:
+            self._follower.follow(log)
 
     def remove_waiter(self, topic: str, partition: int, waiter: Wakeable) -> None:
         """Takes `add_waiter` back; what is gone or closed has nobody left to forget."""
         try:
-            self.topic(topic).partition(partition).remove_waiter(waiter)
+            log = self.topic(topic).partition(partition)
         except (UnknownTopicOrPartitionError, ClosedError):
             return
+        log.remove_waiter(waiter)
+        if self._follower is not None:
+            self._follower.unfollow(log)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import struct
 import sys
-import time
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -37,44 +37,79 @@ class Waiter:
 
 
 class DirectoryWatch(Protocol):
-    """A wake-up for changes in directories that another process writes."""
+    """A wake-up for changes in directories that another process writes. One thread waits; any thread may do the rest."""
 
-    def wait(self, timeout: float | None = None) -> bool: ...
+    def add(self, directory: str) -> None: ...
+
+    def remove(self, directory: str) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> set[str]:
+        """Sleeps until something changes; the directories where it did, perhaps too many. Empty after the timeout, and
+        after `wake`."""
+
+    def wake(self) -> None: ...
 
     def close(self) -> None: ...
 
 
 class _InotifyWatch:
-    """Linux: one descriptor that becomes readable when a file in a directory is written, made or renamed."""
+    """Linux: a descriptor that becomes readable when a file in a directory is written, made, renamed or deleted."""
 
     _EVENTS = 0x00000002 | 0x00000100 | 0x00000080 | 0x00000200  # modify, create, moved to, delete
+    _OVERFLOW = 0x00004000
+    _HEAD = struct.Struct("=iIII")  # watch, events, cookie, bytes of the name that follows
 
-    def __init__(self, directories: Iterable[str]):
+    def __init__(self) -> None:
         import ctypes
 
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._library = ctypes.CDLL(None, use_errno=True)
+        self._directories: dict[int, str] = {}
+        self._descriptor: int = self._library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._descriptor < 0:
             raise OSError(ctypes.get_errno(), "inotify_init1")
-        for directory in directories:
-            if libc.inotify_add_watch(self._descriptor, os.fsencode(directory), self._EVENTS) < 0:
-                number = ctypes.get_errno()
-                self.close()
-                raise OSError(number, "inotify_add_watch", directory)
+        self._woken = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+        self._poll.register(self._woken, select.POLLIN)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        if not poll.poll(None if timeout is None else max(timeout, 0.0) * 1000):
-            return False
+    def add(self, directory: str) -> None:
+        watch = self._library.inotify_add_watch(self._descriptor, os.fsencode(directory), self._EVENTS)
+        if watch < 0:
+            import ctypes
+
+            raise OSError(ctypes.get_errno(), "inotify_add_watch", directory)
+        self._directories[watch] = directory
+
+    def remove(self, directory: str) -> None:
+        for watch, name in list(self._directories.items()):
+            if name == directory:
+                del self._directories[watch]
+                self._library.inotify_rm_watch(self._descriptor, watch)  # fails where the directory is gone
+
+    def wait(self, timeout: float | None = None) -> set[str]:
+        self._poll.poll(None if timeout is None else max(timeout, 0.0) * 1000)
         with contextlib.suppress(BlockingIOError):
-            while os.read(self._descriptor, 65536):
-                pass
-        return True
+            os.eventfd_read(self._woken)
+        changed: set[str] = set()
+        with contextlib.suppress(BlockingIOError):
+            while events := os.read(self._descriptor, 65536):
+                at = 0
+                while at < len(events):
+                    watch, mask, _, name_bytes = self._HEAD.unpack_from(events, at)
+                    at += self._HEAD.size + name_bytes
+                    if mask & self._OVERFLOW:
+                        changed.update(self._directories.values())
+                    elif (directory := self._directories.get(watch)) is not None:
+                        changed.add(directory)
+        return changed
+
+    def wake(self) -> None:
+        os.eventfd_write(self._woken, 1)
 
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
+            os.close(self._woken)
             self._descriptor = -1
 
 
@@ -83,9 +118,22 @@ class _IntervalWatch:
 
     _INTERVAL = 0.05
 
-    def wait(self, timeout: float | None = None) -> bool:
-        time.sleep(self._INTERVAL if timeout is None else min(self._INTERVAL, max(timeout, 0.0)))
-        return timeout is None or timeout > self._INTERVAL
+    def __init__(self) -> None:
+        self._directories: set[str] = set()
+        self._wakeup = Wakeup()
+
+    def add(self, directory: str) -> None:
+        self._directories = self._directories | {directory}
+
+    def remove(self, directory: str) -> None:
+        self._directories = self._directories - {directory}
+
+    def wait(self, timeout: float | None = None) -> set[str]:
+        woken = self._wakeup.wait(self._INTERVAL if timeout is None else min(self._INTERVAL, timeout))
+        return set() if woken else self._directories
+
+    def wake(self) -> None:
+        self._wakeup.notify()
 
     def close(self) -> None:
         return
@@ -93,7 +141,18 @@ class _IntervalWatch:
 
 def watch_directories(directories: Iterable[str]) -> DirectoryWatch:
     """A watch over directories: by inotify on Linux, elsewhere (or where no watch is left) by looking every 50 ms."""
+    directories = tuple(directories)
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            return _InotifyWatch(directories)
-    return _IntervalWatch()
+            watch = _InotifyWatch()
+            try:
+                for directory in directories:
+                    watch.add(directory)
+            except BaseException:
+                watch.close()
+                raise
+            return watch
+    interval = _IntervalWatch()
+    for directory in directories:
+        interval.add(directory)
+    return interval
