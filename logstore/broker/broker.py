@@ -393,6 +393,35 @@ class Broker(PartitionService, GroupService):
             self._metadata_changed()
             return topic
 
+    def alter_topics(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Changes settings of several topics in one durable step: after a crash all of them have changed, or none.
+
+        Parameters
+        ----------
+        changes : mapping of topic to mapping of setting to value
+            Settings under Kafka's names; a value of None goes back to the default.
+
+        Raises
+        ------
+        UnknownTopicOrPartitionError, InvalidRequestError, StorageFailureError, ReadOnlyError
+            Nothing was changed.
+        """
+        with self._lock:
+            self._check_writable()
+            changed = {}
+            for name, settings in changes.items():
+                self.topic(name)
+                old = self._metadata[name]
+                changed[name] = old._replace(config=old.config.with_changes(settings))
+            write_topics(self.path, {**self._metadata, **changed})
+            self._metadata = {**self._metadata, **changed}
+            for name, metadata in changed.items():
+                topic = self._topics[name]
+                for log in topic.logs:
+                    log.reconfigure(metadata.config)
+                topic._take_over(metadata, topic.logs)
+            self._metadata_changed()
+
     def delete_topic(self, name: str) -> None:
         """Deletes a topic and all its records. Records handed out stay valid; readers get `ClosedError`.
 

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from logstore.errors import ClosedError, InvalidRequestError, LogstoreError, ReadOnlyError
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from logstore.broker.broker import Broker
     from logstore.broker.config import BrokerConfig
     from logstore.broker.topic import Topic
+    from logstore.storage.config import TopicConfig
     from logstore.storage.log import Log
 
 __all__ = ["Housekeeping", "HousekeepingReport", "HousekeepingResult", "HousekeepingTimes"]
 
 RESULTS_MAX = 200
+TASKS = ("retention", "compaction", "offset expiry")
 OFFSETS_TOPIC = "__consumer_offsets"
 
 
@@ -193,7 +195,13 @@ class Housekeeping:
 
     # ---- looking ------------------------------------------------------------------------------------
 
-    def retention_plans(self, topics: list[str] | None = None, *, now_ms: int | None = None) -> list[RetentionPlan]:
+    def retention_plans(
+        self,
+        topics: list[str] | None = None,
+        *,
+        now_ms: int | None = None,
+        configs: Mapping[str, TopicConfig] | None = None,
+    ) -> list[RetentionPlan]:
         """What retention would do now; changes nothing, and works on a broker that only reads.
 
         Parameters
@@ -202,6 +210,8 @@ class Housekeeping:
             All, the internal ones included, if not given.
         now_ms : int, optional
             As if it were another time.
+        configs : mapping of topic to TopicConfig, optional
+            As if topics had other settings.
 
         Returns
         -------
@@ -216,17 +226,16 @@ class Housekeeping:
             for name in topics:
                 self._broker.topic(name)
         moment = self._clock() if now_ms is None else now_ms
-        return [
-            plan for _, plan in self._plans(moment) if topics is None or plan.topic in topics
-        ]
+        return [plan for _, plan in self._plans(moment, configs or {}) if topics is None or plan.topic in topics]
 
-    def _plans(self, now_ms: int) -> list[tuple[Log, RetentionPlan]]:
+    def _plans(self, now_ms: int, configs: Mapping[str, TopicConfig]) -> list[tuple[Log, RetentionPlan]]:
         logs = [log for topic in self._topics() for log in topic.logs if log.is_open and log.segments]
         pairs = []
         for log in logs:
             if log.read_only:
                 log.refresh()
-            pairs.append((log_facts(log, self._group_offsets(log)), RetentionPolicy.of(log.config)))
+            policy = RetentionPolicy.of(configs.get(log.topic, log.config))
+            pairs.append((log_facts(log, self._group_offsets(log, policy)), policy))
         disk = None
         if any(policy.disk_free_percent > 0 for _, policy in pairs):
             total_bytes, free_bytes = self._disk()
@@ -236,12 +245,11 @@ class Housekeeping:
     def _topics(self) -> list[Topic]:
         return [topic for _, topic in sorted(self._broker._topics.copy().items())]
 
-    def _group_offsets(self, log: Log) -> dict[str, int | None]:
-        """Where the groups stand that the log's settings name."""
-        groups = RetentionPolicy.of(log.config).groups
+    def _group_offsets(self, log: Log, policy: RetentionPolicy) -> dict[str, int | None]:
+        """Where the groups stand that a policy names."""
         place = TopicPartition(log.topic, log.partition)
         found: dict[str, int | None] = {}
-        for group in groups:
+        for group in policy.groups:
             committed = None
             if OFFSETS_TOPIC in self._broker._topics:
                 committed = self._broker.coordinator.committed_offsets(group, [place]).get(place)
@@ -258,6 +266,7 @@ class Housekeeping:
         self,
         topics: list[str] | None = None,
         *,
+        tasks: tuple[str, ...] = TASKS,
         on_result: Callable[[HousekeepingResult], None] | None = None,
     ) -> list[HousekeepingResult]:
         """Does what is due, in the calling thread; waits for a round that is under way. Works while paused or off.
@@ -266,6 +275,8 @@ class Housekeeping:
         ----------
         topics : list of str, optional
             These alone.
+        tasks : tuple of str
+            Of ``"retention"``, ``"compaction"`` and ``"offset expiry"``, what to do.
         on_result : callable, optional
             Called with each result as it comes.
 
@@ -293,7 +304,8 @@ class Housekeeping:
         with self._round():
             if self._state == "closed":
                 raise ClosedError(f"the broker of {self._broker.path} is closed; open it again")
-            self._retain(topics, note)
+            if "retention" in tasks:
+                self._retain(topics, note)
         return done
 
     @contextlib.contextmanager
@@ -327,14 +339,16 @@ class Housekeeping:
 
     def _retain(self, topics: list[str] | None, note: Callable[[HousekeepingResult], None]) -> None:
         now_ms = self._clock()
-        for log, plan in self._plans(now_ms):
+        for log, plan in self._plans(now_ms, {}):
             if self._stopping:
                 return
             if (topics is not None and plan.topic not in topics) or not plan.changes_anything or not log.is_writable:
                 continue
 
             def work(log: Log = log, plan: RetentionPlan = plan) -> tuple[int, str]:
-                done = log.apply_retention(plan, now_ms=now_ms, group_offsets=lambda: self._group_offsets(log))
+                done = log.apply_retention(
+                    plan, now_ms=now_ms, group_offsets=lambda: self._group_offsets(log, RetentionPolicy.of(log.config))
+                )
                 return done.bytes_freed, summary_of(done) if done.changes_anything else ""
 
             self._do("retention", log.topic, log.partition, work, note)

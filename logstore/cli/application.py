@@ -106,12 +106,13 @@ def _one_line(error: Exception) -> str:
 
 
 _COMMANDS = {
-    "topic": ("logstore.cli.topic", "Create, list, describe, alter and delete topics."),
+    "topic": ("logstore.cli.topic", "Create, list, describe, alter, trim and delete topics."),
     "produce": ("logstore.cli.produce", "Append records read from standard input."),
     "consume": ("logstore.cli.consume", "Print records, from any offset or time; follow new ones."),
     "import": ("logstore.cli.import_file", "Append the rows of a CSV or JSON lines file."),
     "export": ("logstore.cli.export", "Write records to JSON lines, CSV or Parquet."),
     "info": ("logstore.cli.info", "Show offsets, sizes and time spans of every partition."),
+    "retention": ("logstore.cli.retention", "See and decide what is deleted, when and why."),
     "segment": ("logstore.cli.segment", "List, dump and verify segment files."),
 }
 

@@ -20,6 +20,7 @@ __all__ = [
     "InputError",
     "Invocation",
     "directory_option",
+    "group_options",
     "json_option",
     "pass_invocation",
     "topic_argument",
@@ -51,11 +52,42 @@ class Invocation:
 
         return logstore.open(self.require_directory(), read_only=True)
 
-    def open_for_writing(self, *, create: bool = False) -> logstore.Broker:
-        """The broker as the directory's one writer."""
+    def open_for_writing(
+        self, *, create: bool = False, housekeeping: bool = True, owner_does: str = ""
+    ) -> logstore.Broker:
+        """The broker as the directory's one writer.
+
+        Parameters
+        ----------
+        create : bool
+            Makes the directory if need be.
+        housekeeping : bool
+            Whether retention and compaction run in the background meanwhile.
+        owner_does : {"", "retention", "compaction", "trim", "settings"}
+            What the process can do that has the directory open, for the message where there is one.
+        """
         import logstore
 
-        return logstore.open(self.require_directory(existing=not create))
+        try:
+            return logstore.open(self.require_directory(existing=not create), housekeeping=housekeeping)
+        except logstore.DataDirLockedError as error:
+            if owner_does in _OWNER_ADVICE:
+                raise _with_advice(error, _OWNER_ADVICE[owner_does]) from None
+            raise
+
+
+_ROUND = "That process does this by itself in the background, or at once by broker.housekeeping.run_now()."
+_OWNER_ADVICE = {
+    "retention": f"{_ROUND} `logstore retention plan` works beside it.",
+    "compaction": f"{_ROUND} `logstore compact plan` works beside it.",
+    "trim": "That process has to do it: broker.delete_records(...). With --dry-run this works beside it.",
+    "settings": "That process has to change settings: broker.alter_topics(...). With --dry-run this works beside it.",
+}
+
+
+def _with_advice(error: logstore.DataDirLockedError, advice: str) -> logstore.DataDirLockedError:
+    error.args = (f"{error} {advice}",)
+    return error
 
 
 def topic_of(broker: logstore.Broker, name: str) -> logstore.Topic:
@@ -113,6 +145,12 @@ json_option = click.option(
     callback=_set_json,
     help="Machine output: JSON lines, or one object.",
 )
+
+
+def group_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``-d`` and ``--json`` for a group of commands that does something without one."""
+    wrapped: Callable[..., Any] = _directory_option(help="As before the command.")(json_option(function))
+    return wrapped
 
 
 class Command(click.Command):

@@ -9,7 +9,9 @@ from typing import Any, BinaryIO
 
 import click
 
-__all__ = ["Table", "data_output", "format_count", "format_time", "json_line", "say", "write_json"]
+from logstore.cli.exit_codes import CHECK_FAILED
+
+__all__ = ["Table", "confirm", "data_output", "format_count", "format_time", "json_line", "say", "write_json"]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 _encode_ascii = json.JSONEncoder(separators=(",", ":"), default=str).encode
@@ -24,6 +26,19 @@ def data_output() -> BinaryIO:
 def say(message: str) -> None:
     """A message for people, on standard error."""
     click.echo(message, err=True)
+
+
+def confirm(question: str) -> None:
+    """Ask on standard error; "no" ends the command, and so does nobody being there to answer."""
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():  # Ctrl-C or Ctrl-D
+            raise
+        raise click.UsageError("Nobody is there to confirm the deletion: give --yes.") from None
+    if not agreed:
+        say("nothing deleted")
+        raise click.exceptions.Exit(CHECK_FAILED)
 
 
 def json_line(value: Any) -> bytes:

@@ -57,8 +57,14 @@ def setting_text(name: str, value: Any) -> str:
         return "the broker's"
     if value == INT64_MAX:
         return "no limit"
-    if name.startswith("retention.") and value == -1:
-        return "for ever" if name.endswith(".ms") else "no limit"
+    if value == -1 and "retention." in name:
+        return "for ever" if name == "retention.ms" else "no limit"
+    if value == "":
+        return "none"
+    if name.endswith(".percent"):
+        return f"{value:g}%"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if name.endswith(".ms"):
         return format_ms(value)
     if name.endswith(".bytes"):

@@ -1,16 +1,15 @@
-"""``logstore topic``: create, list, describe, alter, delete."""
+"""``logstore topic``: create, list, describe, alter, delete; ``trim`` is in a file of its own."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
-from logstore.cli.exit_codes import CHECK_FAILED
 from logstore.cli.invocation import Command, Invocation, pass_invocation, topic_argument, topic_of
-from logstore.cli.output import Table, format_count, say, write_json
+from logstore.cli.output import Table, confirm, format_count, say, write_json
 from logstore.cli.settings import config_option, read_settings, retention_option, setting_text
+from logstore.cli.trim import trim
 from logstore.errors import TopicAlreadyExistsError
 from logstore.quantities import format_bytes
 from logstore.storage.config import SETTINGS
@@ -20,7 +19,7 @@ __all__ = ["command"]
 
 @click.group("topic", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Create, list, describe, alter and delete topics."""
+    """Create, list, describe, alter, trim and delete topics."""
 
 
 class _CommandWithSettings(Command):
@@ -191,7 +190,7 @@ def delete(invocation: Invocation, topic: tuple[str, ...], yes: bool) -> None:
             records = sum(log.log_end_offset - log.log_start_offset for log in found.logs)
             what = f"topic {name} with {format_count(records)} records"
             if not yes:
-                _confirm(f"Delete {what}?")
+                confirm(f"Delete {what}?")
             broker.delete_topic(name)
             if invocation.json:
                 write_json({"topic": name, "deleted": True, "records": records})
@@ -199,16 +198,7 @@ def delete(invocation: Invocation, topic: tuple[str, ...], yes: bool) -> None:
                 say(f"deleted {what}")
 
 
-def _confirm(question: str) -> None:
-    try:
-        agreed = click.confirm(question, err=True)
-    except click.Abort:
-        if sys.stdin.isatty():  # Ctrl-C or Ctrl-D
-            raise
-        raise click.UsageError("Nobody is there to confirm the deletion: give --yes.") from None
-    if not agreed:
-        say("nothing deleted")
-        raise click.exceptions.Exit(CHECK_FAILED)
+command.add_command(trim)
 
 
 def _partitions(count: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from logstore.errors import InvalidConfigError
 from logstore.quantities import bytes_from, ms_from
 
-__all__ = ["CODEC_NUMBERS", "SETTINGS", "Setting", "TopicConfig"]
+__all__ = ["CODEC_NUMBERS", "SETTINGS", "Setting", "TopicConfig", "kafka_name"]
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
@@ -170,7 +170,14 @@ _ALIASES = {"retention": "retention.ms", "durability": "logstore.durability"}
 _KEYWORDS = {name.replace(".", "_"): name for name in SETTINGS}
 
 
-def _kafka_name(key: str) -> str:
+def kafka_name(key: str) -> str:
+    """The setting that a key means: Kafka's name, snake_case, or a short form.
+
+    Raises
+    ------
+    InvalidConfigError
+        None; the message suggests the nearest.
+    """
     name = _ALIASES.get(key, key)
     name = _KEYWORDS.get(name, name)
     if name in SETTINGS:
@@ -206,7 +213,7 @@ class TopicConfig:
     def __init__(self, config: Mapping[str, Any] | None = None, **settings: Any):
         overrides: dict[str, Any] = {}
         for key, value in {**(config or {}), **settings}.items():
-            name = _kafka_name(str(key))
+            name = kafka_name(str(key))
             if value is None:
                 continue
             if name in overrides:
@@ -241,7 +248,7 @@ class TopicConfig:
         """A copy with some settings changed; a value of None goes back to the default."""
         merged: dict[str, Any] = dict(self._overrides)
         for key, value in {**(config or {}), **settings}.items():
-            name = _kafka_name(str(key))
+            name = kafka_name(str(key))
             if value is None:
                 merged.pop(name, None)
             else:

@@ -162,6 +162,7 @@ class RetentionPlan(NamedTuple):
     topic : str
     partition : int
     facts : LogFacts
+    policy : RetentionPolicy
         What it was made from.
     decisions : tuple[SegmentDecision, ...]
         One for each segment, in order; those that go come first.
@@ -186,6 +187,7 @@ class RetentionPlan(NamedTuple):
     topic: str
     partition: int
     facts: LogFacts
+    policy: RetentionPolicy
     decisions: tuple[SegmentDecision, ...]
     log_start_offset: int
     rolls_active: bool = False
@@ -204,6 +206,23 @@ class RetentionPlan(NamedTuple):
     @property
     def first_that_stays(self) -> SegmentDecision | None:
         return self.decisions[self.going_count] if self.going_count < len(self.decisions) else None
+
+    @property
+    def growth_bytes(self) -> int | None:
+        """By how much the log has to grow until ``retention.bytes`` takes the first segment that stays; None for never."""
+        first = self.first_that_stays
+        if not self.policy.deletes or self.policy.retention_bytes < 0 or first is None or not first.segment.size_bytes:
+            return None
+        left = self.facts.size_bytes - self.bytes_freed
+        return max(self.policy.retention_bytes + first.segment.size_bytes - left, 0)
+
+    @property
+    def growth_offsets(self) -> int | None:
+        """The same for ``logstore.retention.records``, in offsets."""
+        first = self.first_that_stays
+        if not self.policy.deletes or self.policy.retention_records < 0 or first is None:
+            return None
+        return max(self.policy.retention_records - (self.facts.log_end_offset - first.segment.end_offset), 0)
 
     @property
     def changes_anything(self) -> bool:
@@ -306,7 +325,7 @@ def retention_plan(
         limit = now_ms + FUTURE_TOLERANCE_MS
         future = [segment for segment in segments[going:] if timestamp_of(segment) > limit]
     return RetentionPlan(
-        facts.topic, facts.partition, facts, tuple(decisions), start,
+        facts.topic, facts.partition, facts, policy, tuple(decisions), start,
         rolls_active=going > last >= 0,
         bytes_freed=bytes_freed,
         next_change_ms=next_change_ms,
@@ -378,17 +397,17 @@ def _judge_the_rest(
         if index == last and segment.size_bytes == 0:
             decisions.append(SegmentDecision(segment, False, ACTIVE if policy.deletes else reason))
             continue
-        if is_timed:
+        if by_time:
             timestamp = policy.timestamp_of(segment)
             expires_ms = timestamp + policy.retention_ms + 1
+            is_held = segment.end_offset > held_from
             if index > going and expires_ms <= now_ms:
-                reason = BEHIND
-                shielded_bytes += segment.size_bytes
-            if segment.end_offset > held_from:
-                if policy.groups_max_ms < 0:
-                    is_timed = False
-                else:
-                    expires_ms = max(expires_ms, timestamp + policy.groups_max_ms + 1)
+                reason = "logstore.retention.groups" if is_held else BEHIND
+                shielded_bytes += 0 if is_held else segment.size_bytes
+            if is_held and policy.groups_max_ms < 0:
+                is_timed = False
+            elif is_held:
+                expires_ms = max(expires_ms, timestamp + policy.groups_max_ms + 1)
             due_ms = max(due_ms, expires_ms)
         decisions.append(SegmentDecision(segment, False, reason, due_ms if is_timed else None))
         if index == going and is_timed:

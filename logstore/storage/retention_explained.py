@@ -9,6 +9,7 @@ from logstore.quantities import format_bytes, format_ms
 from logstore.storage.retention import (
     ACTIVE,
     BEFORE_START,
+    NO_LIMIT,
     RetentionPlan,
     RetentionPolicy,
     SegmentFacts,
@@ -39,17 +40,15 @@ def summary_of(plan: RetentionPlan) -> str:
     return ", ".join(parts) + f"; the log then starts at offset {plan.log_start_offset}"
 
 
-def explain_retention(plan: RetentionPlan, policy: RetentionPolicy, now_ms: int) -> list[str]:
+def explain_retention(plan: RetentionPlan, now_ms: int) -> list[str]:
     """Why each part of a log goes or stays, and when or under what that changes; a sentence an item.
 
     Parameters
     ----------
     plan : RetentionPlan
-    policy : RetentionPolicy
-        The one it was made for.
     now_ms : int
     """
-    facts = plan.facts
+    facts, policy = plan.facts, plan.policy
     sentences = [
         f"It holds offsets {facts.log_start_offset} to {facts.log_end_offset} in {_segments(len(facts.segments))}, "
         f"{format_bytes(facts.size_bytes)} together.",
@@ -57,7 +56,7 @@ def explain_retention(plan: RetentionPlan, policy: RetentionPolicy, now_ms: int)
     ]
     sentences += _what_goes(plan)
     stays = plan.first_that_stays
-    if stays is not None:
+    if stays is not None and stays.reason not in ("cleanup.policy", NO_LIMIT):
         sentences.append(_why_the_first_stays(plan, policy, now_ms))
         sentences += _what_it_shields(plan, policy)
     sentences += [_future_sentence(segment, policy, now_ms) for segment in plan.future_segments]
@@ -126,8 +125,6 @@ def _why_the_first_stays(plan: RetentionPlan, policy: RetentionPolicy, now_ms: i
     reason = decision.reason
     if reason == ACTIVE:
         return f"{what} is the active one and empty, so it stays."
-    if reason == "cleanup.policy":
-        return f"{what} stays: cleanup.policy does not say delete."
     if reason == "logstore.retention.groups":
         return _held_sentence(what, plan, policy, segment)
     limits = []
@@ -138,14 +135,10 @@ def _why_the_first_stays(plan: RetentionPlan, policy: RetentionPolicy, now_ms: i
             f"{source} is of {format_moment(timestamp)}, so it goes on {format_moment(decision.due_ms)}, "
             f"in {format_ms(max(decision.due_ms - now_ms, 0))}"
         )
-    if policy.retention_bytes >= 0:
-        left = plan.facts.size_bytes - plan.bytes_freed
-        more = policy.retention_bytes + segment.size_bytes - left
-        if more > 0:
-            limits.append(f"it goes when the partition has grown by {format_bytes(more)}")
-    if policy.retention_records >= 0:
-        more = segment.end_offset - plan.facts.log_end_offset + policy.retention_records
-        limits.append(f"it goes after {_records(max(more, 0))} more")
+    if plan.growth_bytes is not None:
+        limits.append(f"it goes when the partition has grown by {format_bytes(plan.growth_bytes)}")
+    if plan.growth_offsets is not None:
+        limits.append(f"it goes after {_records(plan.growth_offsets)} more")
     if policy.disk_free_percent > 0:
         limits.append("it goes when the disk has less free than it should, unless it is the active one then")
     return f"{what} stays: {'; or '.join(limits) or 'nothing limits it'}."
