@@ -97,6 +97,7 @@ class GroupSession:
         self.identity: Identity | None = None
         self.is_notified = False
         self.is_closed = False
+        self.polling_thread = 0  # the thread inside of the membership's poll, which needs no waking
         self.last_poll = 0.0
         self.last_heartbeat = 0.0
         self._next_heartbeat = 0.0
@@ -138,7 +139,7 @@ class GroupSession:
     def notify(self) -> None:
         """Something has happened to the group or to the topics."""
         self.is_notified = True
-        self._wakeable.notify()
+        self._wake()
 
     def joined(self, request: int, response: JoinGroupResponse) -> None:
         """Takes the answer to a request to join. The session lives from here on, whenever the consumer polls."""
@@ -227,7 +228,11 @@ class GroupSession:
 
     def _tell(self, event: Event) -> None:
         self.events.append(event)
-        self._wakeable.notify()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self.polling_thread != threading.get_ident():
+            self._wakeable.notify()
 
 
 Ticking: TypeAlias = Callable[[float], float | None]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -190,9 +191,13 @@ class GroupMembership:
             raise self._fatal
         if now - session.last_heartbeat >= session.session_timeout and session.identity is not None:
             session.is_notified = True  # the session may have ended unheard: ask before records are handed out
-        for _ in range(STEPS_MAX):
-            if not self._step(now):
-                return self._retry_at if self._state == "unjoined" and not session.is_closed else math.inf
+        session.polling_thread = threading.get_ident()
+        try:
+            for _ in range(STEPS_MAX):
+                if not self._step(now):
+                    return self._retry_at if self._state == "unjoined" and not session.is_closed else math.inf
+        finally:
+            session.polling_thread = 0
         return now  # an assignor that never comes to rest: records and others have their turn before it goes on
 
     def tick(self, now: float) -> float | None:
