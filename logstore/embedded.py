@@ -119,8 +119,9 @@ class Broker(broker.Broker):
             Iteration ends where there is no record for so many seconds; without, it waits for ever.
         session_timeout, heartbeat_interval, max_poll_interval : float
             Of a member of a group, in seconds: 45, 3 and 300.
-        partition_assignment_strategy : sequence
-            Assignors by preference.
+        partition_assignment_strategy : str, object or sequence
+            Assignors by preference: ``"cooperative-sticky"`` (the default: only partitions that move stop being read while
+            the group rebalances), ``"sticky"``, ``"range"``, ``"roundrobin"``, or objects (`logstore.clients.assignors`).
         client_id : str
             A name for logs and for descriptions of the group.
         clock : callable, optional

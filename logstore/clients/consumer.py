@@ -154,7 +154,7 @@ class Consumer(PositionedConsumer):
         except re.error as error:
             raise InvalidRequestError(f"pattern {pattern!r} is no regular expression: {error}") from None
         if self._config.group is not None and self._membership is None:
-            self._membership = self._new_membership()
+            self._membership = self._new_membership(self._config.group)
         self._metadata_version = self._broker.metadata_version
         self._take_topics(first=True)
         if self._config.group is None and self._config.auto_offset_reset != "none":
@@ -246,9 +246,23 @@ class Consumer(PositionedConsumer):
 
     # ---- groups -------------------------------------------------------------------------------------
 
-    def _new_membership(self) -> Membership:
-        raise InvalidRequestError(
-            "this version has no group members yet; use assign(), with commit() and committed(), or no group="
+    def _new_membership(self, group: str) -> Membership:
+        from logstore.clients.heartbeats import TIMER
+        from logstore.clients.membership import GroupMembership
+
+        config = self._config
+        return GroupMembership(
+            self,
+            self._broker,
+            group,
+            self._notifier,
+            assignors=config.partition_assignment_strategy,
+            group_instance_id=config.group_instance_id,
+            client_id=config.client_id,
+            session_timeout=config.session_timeout,
+            heartbeat_interval=config.heartbeat_interval,
+            max_poll_interval=config.max_poll_interval,
+            timer=TIMER if config.clock is None else None,
         )
 
     def _assign_from_group(

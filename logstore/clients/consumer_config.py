@@ -46,7 +46,7 @@ class ConsumerConfig(NamedTuple):
     max_poll_interval: float = 300.0
     session_timeout: float = 45.0
     heartbeat_interval: float = 3.0
-    partition_assignment_strategy: tuple[Any, ...] = ("range", "cooperative-sticky")
+    partition_assignment_strategy: tuple[Any, ...] = ("cooperative-sticky",)
     fetch_max_bytes: int = 50 << 20
     max_partition_fetch_bytes: int = 1 << 20
     consumer_timeout: float | None = None
