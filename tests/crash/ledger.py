@@ -10,8 +10,10 @@ import os
 from collections.abc import Iterable, Iterator
 
 import logstore
+from logstore.broker_api import JoinGroupRequest, SyncGroupRequest
 
 NEWCOMER = b"new/0/"
+COMMITTED = logstore.TopicPartition("t", 0)
 
 
 def value_of(writer: str, number: int) -> bytes:
@@ -42,6 +44,9 @@ class Ledger:
     topics : dict of name to partitions
     open_topics : dict of name to partitions
         Being made, changed or deleted: may be there or not.
+    committed : dict of group to list of offset or None
+        What its committed offset may be: the last acknowledged one, and those tried since; None for none.
+    generations : dict of group to lowest generation
     """
 
     def __init__(self, lines: Iterable[str]):
@@ -52,6 +57,8 @@ class Ledger:
         self.start_between: dict[str, tuple[int, int]] = {}
         self.topics: dict[str, int] = {}
         self.open_topics: dict[str, int] = {}
+        self.committed: dict[str, list[int | None]] = {}
+        self.generations: dict[str, int] = {}
         for line in lines:
             getattr(self, "_" + line.split()[0])(*line.split()[1:])
 
@@ -85,6 +92,21 @@ class Ledger:
 
     def _deleting(self, topic: str) -> None:
         self.open_topics[topic] = self.topics.pop(topic)
+
+    def _committing(self, group: str, offset: str) -> None:
+        self.committed.setdefault(group, [None]).append(int(offset))
+
+    def _committed(self, group: str, offset: str) -> None:
+        self.committed[group] = [int(offset)]
+
+    def _forgetting(self, group: str) -> None:
+        self.committed[group].append(None)
+
+    def _forgot(self, group: str) -> None:
+        self.committed[group] = [None]
+
+    def _synced(self, group: str, generation: str) -> None:
+        self.generations[group] = int(generation)
 
     def _deleted(self, topic: str) -> None:
         del self.open_topics[topic]
@@ -130,6 +152,32 @@ class Book:
         self.say(f"advanced {log.topic} {offset}")
 
 
+    def commit(self, broker, group: str, offset: int) -> None:
+        self.say(f"committing {group} {offset}")
+        broker.coordinator.commit_offsets(group, {COMMITTED: logstore.OffsetAndMetadata(offset, "x" * offset)})
+        self.say(f"committed {group} {offset}")
+
+    def delete_group(self, broker, group: str) -> None:
+        self.say(f"forgetting {group}")
+        broker.delete_group(group)
+        self.say(f"forgot {group}")
+
+    def join(self, broker, group: str) -> None:
+        answers: list = []
+        broker.coordinator.join_group(
+            JoinGroupRequest(group, "", None, "client", "", 10_000, 10_000, "consumer", (("range", b""),)), answers.append
+        )
+        joined = answers[0]
+        if joined.error is None:
+            broker.coordinator.sync_group(
+                SyncGroupRequest(group, joined.generation, joined.member_id, None, {joined.member_id: b"all"}),
+                answers.append,
+            )
+        if answers[-1].error is not None:
+            raise answers[-1].error
+        self.say(f"synced {group} {joined.generation}")
+
+
 def read_ledger(path: str | os.PathLike[str]) -> Ledger:
     """From a file; a last line that is cut off was not said."""
     with open(path) as file:
@@ -148,6 +196,7 @@ def check_promises(directory: str | os.PathLike[str], ledger: Ledger) -> list[lo
         reports = list(broker.recovery_reports.values())
         _check_reports(reports)
         _check_topics(broker, ledger)
+        _check_groups(broker, ledger)
         for log in _logs_of(broker):
             records = records_of(log)
             _check_log(log, records, ledger)
@@ -158,10 +207,23 @@ def check_promises(directory: str | os.PathLike[str], ledger: Ledger) -> list[lo
     with logstore.open(directory) as broker:
         assert not broker.damages
         assert not any(report.cut_bytes for report in broker.recovery_reports.values()), "a second open cuts nothing"
+        _check_groups(broker, ledger)
         for log in _logs_of(broker):
             assert records_of(log) == kept[log.path], "a second open shows the same"
             _check_no_leftovers(log)
     return reports
+
+
+def _check_groups(broker, ledger: Ledger) -> None:
+    for group, possible in ledger.committed.items():
+        found = broker.coordinator.committed_offsets(group).get(COMMITTED)
+        offset = None if found is None else found.offset
+        assert offset in possible, f"group {group} had committed {possible}, now it is {offset}"
+        assert found is None or found.metadata == "x" * found.offset
+    for group, generation in ledger.generations.items():
+        described = broker.coordinator.describe_group(group)
+        assert described.generation >= generation
+        assert [member.assignment for member in described.members] == [b"all"] or described.generation > generation
 
 
 def _check_no_leftovers(log) -> None:

@@ -193,6 +193,19 @@ def delete_topics(book: Book, broker) -> None:
     book.say("created b 1")
 
 
+def commit_offsets(book: Book, broker) -> None:
+    """The first commit makes the topic for them; then a roll, a generation of a group, and a tombstone."""
+    book.commit(broker, "g", 3)
+    book.commit(broker, "g", 4)
+    broker.topic("__consumer_offsets").partition(0).roll()
+    book.commit(broker, "h", 7)
+    book.commit(broker, "g", 5)
+    book.join(broker, "m")
+    book.commit(broker, "h", 2)
+    book.delete_group(broker, "h")
+    book.commit(broker, "g", 6)
+
+
 def recover(book: Book, broker) -> None:
     book.append(broker.topic("t").partition(0))
 
@@ -212,6 +225,7 @@ OPERATIONS: dict[str, tuple[Callable, Callable]] = {
     "retain": (start_with_records, retain),
     "make_topics": (start_with_nothing, make_topics),
     "delete_topics": (start_with_topics, delete_topics),
+    "commit_offsets": (start_with_records, commit_offsets),
     "recover": (start_torn, recover),
     "recover_truncation": (start_half_truncated, recover_truncation),
 }
