@@ -7,23 +7,28 @@ ends.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from logstore.broker.housekeeping_report import HousekeepingReport, HousekeepingResult, HousekeepingTimes
+from logstore.broker.log_cleaning import compaction_summary, is_idle, next_to_compact
 from logstore.errors import ClosedError, InvalidRequestError, LogstoreError, ReadOnlyError
 from logstore.model import TopicPartition
+from logstore.storage.config import INT64_MAX
 from logstore.storage.retention import DiskFacts, RetentionPlan, RetentionPolicy, plan_retention
 from logstore.storage.retention_explained import summary_of
 from logstore.storage.segment_deletion import DELETED_SUFFIX, Scheduler, log_facts
 
 if TYPE_CHECKING:
     from logstore.broker.broker import Broker
-    from logstore.broker.config import BrokerConfig
     from logstore.broker.topic import Topic
+    from logstore.storage.compaction import CompactionProgress
+    from logstore.storage.compaction_plan import CompactionPlan
     from logstore.storage.config import TopicConfig
     from logstore.storage.log import Log
 
@@ -32,79 +37,6 @@ __all__ = ["Housekeeping", "HousekeepingReport", "HousekeepingResult", "Housekee
 RESULTS_MAX = 200
 TASKS = ("retention", "compaction", "offset expiry")
 OFFSETS_TOPIC = "__consumer_offsets"
-
-
-class HousekeepingTimes(NamedTuple):
-    """When rounds come: Kafka's ``log.initial.task.delay.ms``, ``log.retention.check.interval.ms`` and
-    ``log.cleaner.backoff.ms``."""
-
-    initial_delay_ms: int = 30_000
-    retention_interval_ms: int = 300_000
-    compaction_backoff_ms: int = 15_000
-
-    @classmethod
-    def of(cls, config: BrokerConfig) -> HousekeepingTimes:
-        """What a broker's settings say."""
-        return cls(
-            config["log.initial.task.delay.ms"], config["log.retention.check.interval.ms"], config["log.cleaner.backoff.ms"]
-        )
-
-
-class HousekeepingResult(NamedTuple):
-    """One thing that was done, or failed.
-
-    Attributes
-    ----------
-    task : str
-        ``"retention"``, ``"compaction"``, ``"roll"`` or ``"offset expiry"``.
-    topic : str
-    partition : int
-        -1 where it is no partition's.
-    started_ms, duration_ms : int
-    bytes_freed : int
-    summary : str
-        What was done, or what went wrong.
-    failed : bool
-    """
-
-    task: str
-    topic: str
-    partition: int
-    started_ms: int
-    duration_ms: int
-    bytes_freed: int
-    summary: str
-    failed: bool = False
-
-
-class HousekeepingReport(NamedTuple):
-    """What housekeeping is at, and what it did since the broker was opened.
-
-    Attributes
-    ----------
-    state : str
-        ``"on"``, ``"paused"``, ``"off"`` (``housekeeping=False``, or a broker that only reads) or ``"closed"``.
-    running : str
-        What is being done right now; empty for nothing.
-    last_retention_ms, last_compaction_ms : int
-        When a round of each ended; -1 for never.
-    next_retention_ms : int
-        When the next one is due; -1 for none.
-    bytes_freed : int
-    results : tuple[HousekeepingResult, ...]
-        The latest of them, oldest first.
-    failures : dict of TopicPartition to str
-        Partitions whose last task failed, and how.
-    """
-
-    state: str
-    running: str
-    last_retention_ms: int
-    last_compaction_ms: int
-    next_retention_ms: int
-    bytes_freed: int
-    results: tuple[HousekeepingResult, ...]
-    failures: dict[TopicPartition, str]
 
 
 class Housekeeping:
@@ -146,6 +78,8 @@ class Housekeeping:
         self._last_retention_ms = -1
         self._last_compaction_ms = -1
         self._next_retention_ms = -1
+        self._next_compaction_ms = -1
+        self._uncleanable: set[str] = set()  # directories of logs whose compaction failed: not tried again by itself
         self._bytes_freed = 0
         self._results: deque[HousekeepingResult] = deque(maxlen=RESULTS_MAX)
         self._failures: dict[TopicPartition, str] = {}
@@ -157,6 +91,7 @@ class Housekeeping:
         if self._state == "off" and not self._broker.read_only:
             self._state = "on"
             self._schedule_retention(self._times.initial_delay_ms)
+            self._schedule_compaction(self._times.initial_delay_ms)
 
     def pause(self) -> None:
         """Begins nothing new in the background until `resume`, and returns once nothing is under way."""
@@ -172,13 +107,14 @@ class Housekeeping:
             self._state = "on"
             self._turn += 1
             self._schedule_retention(max(self._next_retention_ms - self._clock(), 0))
+            self._schedule_compaction(max(self._next_compaction_ms - self._clock(), 0))
 
     def close(self) -> None:
         """Stops for good, also in the middle of a round; what is half done is left as it was. Idempotent."""
         self._state = "closed"
         self._stopping = True
         with self._working:
-            self._next_retention_ms = -1
+            self._next_retention_ms = self._next_compaction_ms = -1
 
     def forked(self) -> None:
         """In a forked child, where the thread does not exist."""
@@ -190,6 +126,7 @@ class Housekeeping:
         return HousekeepingReport(
             self._state, self._running, self._last_retention_ms, self._last_compaction_ms,
             self._next_retention_ms if self._state == "on" else -1,
+            self._next_compaction_ms if self._state == "on" else -1,
             self._bytes_freed, tuple(self._results), dict(self._failures),
         )
 
@@ -242,6 +179,24 @@ class Housekeeping:
             disk = DiskFacts(total_bytes, free_bytes, sum(_pending_bytes(log) for log in logs))
         return list(zip(logs, plan_retention(pairs, now_ms, disk), strict=True))
 
+    def compaction_plans(self, topics: list[str] | None = None) -> list[tuple[Log, CompactionPlan]]:
+        """What compaction could do to each partition now, and why it does not; changes nothing, as `retention_plans`.
+
+        Topics that are not compacted are left out, unless they are named.
+
+        Raises
+        ------
+        UnknownTopicOrPartitionError, StorageFailureError, CorruptDataError
+        """
+        found = self._topics() if topics is None else [self._broker.topic(name) for name in topics]
+        pairs = []
+        for topic in found:
+            for log in topic.logs:
+                if log.is_open and log.segments and (topics is not None or log.config.is_compacted):
+                    log.refresh()
+                    pairs.append((log, log.compaction_plan()))
+        return pairs
+
     def _topics(self) -> list[Topic]:
         return [topic for _, topic in sorted(self._broker._topics.copy().items())]
 
@@ -267,7 +222,9 @@ class Housekeeping:
         topics: list[str] | None = None,
         *,
         tasks: tuple[str, ...] = TASKS,
+        compact_all: bool = False,
         on_result: Callable[[HousekeepingResult], None] | None = None,
+        progress: Callable[[Log, CompactionProgress], None] | None = None,
     ) -> list[HousekeepingResult]:
         """Does what is due, in the calling thread; waits for a round that is under way. Works while paused or off.
 
@@ -277,8 +234,12 @@ class Housekeeping:
             These alone.
         tasks : tuple of str
             Of ``"retention"``, ``"compaction"`` and ``"offset expiry"``, what to do.
+        compact_all : bool
+            Compacts all that can be compacted, due or not.
         on_result : callable, optional
             Called with each result as it comes.
+        progress : callable, optional
+            Called now and then while a log is compacted.
 
         Returns
         -------
@@ -288,8 +249,10 @@ class Housekeeping:
         ------
         UnknownTopicOrPartitionError, ReadOnlyError, ClosedError
         InvalidRequestError
-            Called from within a round.
+            Called from within a round, or an unknown task.
         """
+        if unknown := sorted(set(tasks) - set(TASKS)):
+            raise InvalidRequestError(f"housekeeping has the tasks {', '.join(TASKS)}; there is no {unknown[0]!r}")
         if self._broker.read_only:
             raise ReadOnlyError(f"{self._broker.path} is open for reading only; its owner does the housekeeping")
         for name in topics or ():
@@ -306,6 +269,11 @@ class Housekeeping:
                 raise ClosedError(f"the broker of {self._broker.path} is closed; open it again")
             if "retention" in tasks:
                 self._retain(topics, note)
+            if "offset expiry" in tasks and topics is None:
+                self._expire_offsets(note)
+            if "compaction" in tasks:
+                self._uncleanable.clear()
+                self._compact(topics, note, compact_all=compact_all, progress=progress)
         return done
 
     @contextlib.contextmanager
@@ -337,12 +305,16 @@ class Housekeeping:
         if self._state == "on":
             self._schedule_retention(self._times.retention_interval_ms)
 
-    def _retain(self, topics: list[str] | None, note: Callable[[HousekeepingResult], None]) -> None:
+    def _retain(
+        self, topics: list[str] | None, note: Callable[[HousekeepingResult], None], *, apart_from: Log | None = None
+    ) -> None:
         now_ms = self._clock()
         for log, plan in self._plans(now_ms, {}):
             if self._stopping:
                 return
             if (topics is not None and plan.topic not in topics) or not plan.changes_anything or not log.is_writable:
+                continue
+            if log is apart_from:
                 continue
 
             def work(log: Log = log, plan: RetentionPlan = plan) -> tuple[int, str]:
@@ -353,6 +325,95 @@ class Housekeeping:
 
             self._do("retention", log.topic, log.partition, work, note)
         self._last_retention_ms = self._clock()
+
+    def _expire_offsets(self, note: Callable[[HousekeepingResult], None]) -> None:
+        if OFFSETS_TOPIC not in self._broker._topics:
+            return
+
+        def work() -> tuple[int, str]:
+            count = self._broker.coordinator.expire_offsets()
+            return 0, f"{count:,} committed offsets expired" if count else ""
+
+        self._do("offset expiry", OFFSETS_TOPIC, -1, work, note)
+
+    # ---- compaction -----------------------------------------------------------------------------------
+
+    def _schedule_compaction(self, delay_ms: int) -> None:
+        if not self._broker.config["log.cleaner.enable"]:
+            return
+        self._next_compaction_ms = self._clock() + delay_ms
+        turn = self._turn
+        self._scheduler.schedule(delay_ms, lambda: self._compaction_round(turn))
+
+    def _compaction_round(self, turn: int) -> None:
+        if self._state != "on" or turn != self._turn:
+            return
+        try:
+            with self._round():
+                if self._state == "on":
+                    self._compact(None, _nobody)
+        except LogstoreError as error:
+            _logger().error("a round of compaction failed: %s", error)
+        if self._state == "on":
+            self._schedule_compaction(self._times.compaction_backoff_ms)
+
+    def _compact(
+        self,
+        topics: list[str] | None,
+        note: Callable[[HousekeepingResult], None],
+        *,
+        compact_all: bool = False,
+        progress: Callable[[Log, CompactionProgress], None] | None = None,
+    ) -> None:
+        """One log after the other, the one with the largest share of uncompacted bytes first; none twice."""
+        now_ms = self._clock()
+        left = {
+            log.path: log for topic in self._topics() for log in topic.logs
+            if log.config.is_compacted and log.is_writable and (topics is None or topic.name in topics)
+        }
+        for log in left.values():
+            if is_idle(log, now_ms):
+                self._do("roll", log.topic, log.partition, functools.partial(_rolled, log), note)
+            if log.path not in self._uncleanable:  # what is not on disk can't be compacted
+                self._do("compaction", log.topic, log.partition, functools.partial(_flushed, log), _nobody)
+        while left and not self._stopping:
+            plans = []
+            for log in [log for log in left.values() if log.path not in self._uncleanable and log.is_writable]:
+                plan = log.compaction_plan()
+                plans.append((log, plan._replace(is_due=plan.cleanable_bytes > 0) if compact_all else plan))
+            chosen = next_to_compact(plans)
+            if chosen is None:
+                break
+            log = left.pop(chosen[0].path)
+            work = functools.partial(self._compact_log, log, progress)
+            self._do("compaction", log.topic, log.partition, work, note)
+            if TopicPartition(log.topic, log.partition) in self._failures:
+                self._uncleanable.add(log.path)
+        self._last_compaction_ms = self._clock()
+
+    def _compact_log(
+        self, log: Log, progress: Callable[[Log, CompactionProgress], None] | None
+    ) -> tuple[int, str]:
+        def moved(at: CompactionProgress) -> None:
+            percent = 100 * at.done_bytes // max(at.total_bytes, 1)
+            self._running = f"compaction of {log.topic}-{log.partition}, {at.pass_name} {percent} %"
+            if progress is not None:
+                progress(log, at)
+            if self._state == "on" and self._clock() >= self._next_retention_ms:
+                # A long compaction does not keep the disk from being freed elsewhere.
+                self._next_retention_ms = self._clock() + self._times.retention_interval_ms
+                self._retain(None, _nobody, apart_from=log)
+
+        rate = self._broker.config["log.cleaner.io.max.bytes.per.second"]
+        report = log.compact(
+            memory_bytes=self._broker.config["log.cleaner.dedupe.buffer.size"],
+            bytes_per_second=None if rate == INT64_MAX else rate,
+            progress=moved,
+            stop=lambda: self._stopping,
+        )
+        return report.bytes_before - report.bytes_after, compaction_summary(report)
+
+    # ---- one task -------------------------------------------------------------------------------------
 
     def _do(
         self,
@@ -379,7 +440,8 @@ class Housekeeping:
             self._failures[place] = f"{task}: {summary}"
             _logger().error("%s of %s-%d failed: %s", task, topic, partition, summary)
         else:
-            self._failures.pop(place, None)
+            if self._failures.get(place, "").startswith(f"{task}: "):
+                del self._failures[place]
             if not summary:
                 return
             _logger().info("%s of %s-%d: %s", task, topic, partition, summary)
@@ -402,6 +464,16 @@ def _pending_bytes(log: Log) -> int:
                 with contextlib.suppress(OSError):
                     total += entry.stat().st_size
     return total
+
+
+def _rolled(log: Log) -> tuple[int, str]:
+    log.roll()
+    return 0, "its active segment was not written for segment.ms, so that a new one begins and compaction can have it"
+
+
+def _flushed(log: Log) -> tuple[int, str]:
+    log.flush_until(log.segments[-1].base_offset)
+    return 0, ""
 
 
 def _wall_clock_ms() -> int:

@@ -75,7 +75,7 @@ def test_rounds_come_after_a_while_and_then_regularly(broker, clock, housekeepin
     housekeeping.start()
     assert clock.pass_ms(29_999) == 0
     assert housekeeping.report().next_retention_ms == NOW_MS + 30_000
-    assert clock.pass_ms(1) == 1
+    assert clock.pass_ms(1) == 2  # a round of retention, and one of compaction
     assert log.log_start_offset == 0
     assert housekeeping.report().last_retention_ms == NOW_MS + 30_000
     assert housekeeping.report().results == ()
@@ -109,7 +109,7 @@ def test_pause_and_resume(broker, clock, housekeeping):
     housekeeping.resume()
     clock.pass_ms(0)
     assert log.log_start_offset == 40
-    assert clock.pass_ms(300_000) == 1  # one schedule goes on, not two
+    assert clock.pass_ms(300_000) == 1 + 20  # one schedule of each goes on, not two
     assert housekeeping.report().state == "on"
 
 
@@ -258,3 +258,157 @@ def test_a_forked_child_does_nothing(tmp_path):
             os._exit(0 if broker.housekeeping.report().state == "closed" else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert broker.housekeeping.report().state == "on"
+
+
+# ---- compaction ---------------------------------------------------------------------------------------
+
+
+def compacted(broker, name="prices", rounds=6, **settings):
+    topic = broker.create_topic(name, segment_bytes=1024, cleanup_policy="compact", **settings)
+    for _ in range(rounds):
+        topic.append_many([bytes(100)] * 8, [b"key-%d" % number for number in range(8)])
+    return topic.partition(0)
+
+
+def last_values(log) -> dict:
+    return {record.key: record.value for record in log.read()}
+
+
+def test_compaction_comes_in_rounds(broker, clock, housekeeping):
+    log = compacted(broker)
+    before, size_bytes = last_values(log), log.size_bytes
+    housekeeping.start()
+    clock.pass_ms(30_000)
+    assert last_values(log) == before
+    assert log.size_bytes < size_bytes
+    (result,) = [one for one in housekeeping.report().results if one.task == "compaction"]
+    assert result.bytes_freed == size_bytes - log.size_bytes
+    assert "kept" in result.summary
+    assert housekeeping.report().next_compaction_ms == clock.now_ms + 15_000
+    clock.pass_ms(15_000)
+    assert [one.task for one in housekeeping.report().results] == ["compaction"], "what is clean is left alone"
+
+
+def test_the_dirtiest_log_is_first(broker, clock, housekeeping):
+    compacted(broker, "clean")
+    housekeeping.run_now()
+    compacted(broker, "dirty")
+    for number in range(60):
+        broker.topic("clean").append(bytes(100), key=b"key-%d" % (number % 8))
+    assert [one.topic for one in housekeeping.run_now(tasks=("compaction",))] == ["dirty", "clean"]
+
+
+def test_what_is_not_due_waits_unless_all_is_asked_for(broker, clock, housekeeping):
+    log = compacted(broker, min_cleanable_dirty_ratio=1.0)
+    log.flush()
+    ((_, plan),) = housekeeping.compaction_plans()
+    assert (plan.is_due, plan.reason) == (False, "min.cleanable.dirty.ratio")
+    assert housekeeping.run_now() == []
+    (result,) = housekeeping.run_now(compact_all=True)
+    assert (result.task, result.bytes_freed > 0) == ("compaction", True)
+    assert len(last_values(log)) == 8
+
+
+def test_an_idle_active_segment_is_rolled_so_that_it_can_be_compacted(broker, clock, housekeeping):
+    topic = broker.create_topic("prices", cleanup_policy="compact", segment_ms="1d")
+    topic.append_many([b"1", b"2", b"3"], [b"a", b"a", b"a"])
+    log = topic.partition(0)
+    clock.now_ms = time.time_ns() // 1_000_000 + 3_600_000
+    assert housekeeping.run_now() == []
+    clock.now_ms += 86_400_000
+    assert [one.task for one in housekeeping.run_now()] == ["roll", "compaction"]
+    assert [record.value for record in log.read()] == [b"3"]
+    clock.now_ms += 86_400_000 * 2
+    assert housekeeping.run_now() == [], "an empty active segment stays"
+
+
+def test_a_failed_compaction_is_not_tried_again_by_itself(broker, clock, housekeeping, monkeypatch):
+    log = compacted(broker)
+    calls = []
+
+    def refuse(self, **_):
+        calls.append(self)
+        raise StorageFailureError(self.path, "write", errno.EIO)
+
+    monkeypatch.setattr(type(log), "compact", refuse)
+    housekeeping.start()
+    clock.pass_ms(30_000)
+    clock.pass_ms(15_000)
+    assert len(calls) == 1
+    assert "compaction: " in housekeeping.report().failures[TopicPartition("prices", 0)]
+    monkeypatch.undo()
+    assert [one.task for one in housekeeping.run_now()] == ["compaction"]
+    assert housekeeping.report().failures == {}
+
+
+def test_closing_stops_a_compaction_and_leaves_the_old_state(tmp_path, clock):
+    broker = logstore.open(tmp_path / "data", durability="appended", housekeeping=False)
+    housekeeping = broker.housekeeping = Housekeeping(broker, clock, TIMES, clock=clock)
+    log = compacted(broker)
+    expected = [record.offset for record in log.read()]
+    closing = []
+
+    def close_from_elsewhere(_log, _at) -> None:
+        if not closing:
+            closing.append(threading.Thread(target=broker.close))
+            closing[0].start()
+            while housekeeping.report().state != "closed":
+                time.sleep(0.001)
+
+    (result,) = housekeeping.run_now(progress=close_from_elsewhere)
+    closing[0].join(10)
+    assert not closing[0].is_alive()
+    assert result.summary.startswith("stopped")
+    with logstore.open(tmp_path / "data", housekeeping=False) as again:
+        assert [record.offset for record in again.topic("prices").read()] == expected
+
+
+def test_retention_is_not_kept_waiting_by_a_long_compaction(broker, clock, housekeeping):
+    log = fill(broker, retention_ms=60 * SECOND_MS)
+    compacted(broker)
+    housekeeping.start()
+    clock.pass_ms(30_000)  # nothing is old yet
+    assert log.log_start_offset == 0
+    broker.topic("prices").append_many([bytes(100)] * 40, [b"key"] * 40)
+
+    def time_passes(_log, _at) -> None:
+        clock.now_ms += 300_000
+
+    housekeeping.run_now(tasks=("compaction",), progress=time_passes)
+    assert log.log_start_offset == 40
+    assert housekeeping.report().next_retention_ms > clock.now_ms - 300_000
+
+
+def test_compaction_can_be_switched_off(tmp_path, clock):
+    with logstore.open(tmp_path / "data", housekeeping=False, log_cleaner_enable=False) as broker:
+        housekeeping = Housekeeping(broker, clock, TIMES, clock=clock)
+        log = compacted(broker)
+        size_bytes = log.size_bytes
+        housekeeping.start()
+        clock.pass_ms(60_000)
+        assert log.size_bytes == size_bytes
+        assert housekeeping.report().next_compaction_ms == -1
+        housekeeping.close()
+
+
+def test_the_rate_limit_reaches_compaction(tmp_path, clock, monkeypatch):
+    with logstore.open(
+        tmp_path / "data", housekeeping=False,
+        config={"log.cleaner.io.max.bytes.per.second": "10MiB", "log.cleaner.dedupe.buffer.size": "2MiB"},
+    ) as broker:  # fmt: skip
+        log = compacted(broker)
+        seen = {}
+        whole = type(log).compact
+        monkeypatch.setattr(type(log), "compact", lambda self, **given: (seen.update(given), whole(self, **given))[1])
+        Housekeeping(broker, clock, TIMES, clock=clock).run_now()
+        assert (seen["bytes_per_second"], seen["memory_bytes"]) == (10 << 20, 2 << 20)
+
+
+def test_expired_offsets_go_with_the_rest(broker, clock, housekeeping, monkeypatch):
+    fill(broker, retention_ms=-1)
+    broker.coordinator.commit_offsets("billing", {TopicPartition("orders", 0): logstore.OffsetAndMetadata(3)})
+    monkeypatch.setattr(type(broker.coordinator), "expire_offsets", lambda self: 2)
+    (result,) = housekeeping.run_now()
+    assert (result.task, result.summary) == ("offset expiry", "2 committed offsets expired")
+    with pytest.raises(InvalidRequestError, match="there is no 'sweeping'"):
+        housekeeping.run_now(tasks=("sweeping",))
