@@ -102,7 +102,8 @@ def _check_seconds(name: str, value: object, least: float) -> None:
 
 
 def _strategies(value: object) -> tuple[Any, ...]:
-    strategies = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
+    is_one = isinstance(value, str) or hasattr(value, "assign")
+    strategies = (value,) if is_one else tuple(value) if isinstance(value, (list, tuple)) else ()
     if not strategies:
         raise InvalidConfigError(
             f"partition_assignment_strategy must name at least one assignor, not {value!r}"
