@@ -80,6 +80,10 @@ static ls_status read_header(const uint8_t *at, const uint8_t *end, int64_t posi
         return ls_fail(fault, LS_CORRUPT, "last offset delta is negative",
                        position + LS_BATCH_LAST_OFFSET_DELTA_AT, 0, header.last_offset_delta);
     }
+    if (header.partition_leader_epoch < -1) { /* outside of the CRC */
+        return ls_fail(fault, LS_CORRUPT, "leader epoch is below -1", position + LS_BATCH_LEADER_EPOCH_AT, -1,
+                       header.partition_leader_epoch);
+    }
     if (header.base_offset > INT64_MAX - header.last_offset_delta) {
         return ls_fail(fault, LS_CORRUPT, "last offset is past the largest possible",
                        position + LS_BATCH_LAST_OFFSET_DELTA_AT, INT64_MAX - header.base_offset,

@@ -78,6 +78,12 @@ void ls_segment_get_state(const ls_segment *segment, ls_segment_state *out) {
     out->size_bytes = ls_segment_own_size(segment);
 }
 
+int ls_segment_digest(const ls_segment *segment, ls_digest *out) {
+    if (segment->state.digested_bytes != ls_segment_own_size(segment)) return 0;
+    *out = segment->state.digest;
+    return 1;
+}
+
 int64_t ls_segment_base_offset(const ls_segment *segment) { return segment->options.base_offset; }
 void ls_segment_allow_gaps(ls_segment *segment) {
     atomic_store_explicit(&segment->is_contiguous, false, memory_order_relaxed);
@@ -130,6 +136,10 @@ void ls_segment_note_batch(ls_segment *segment, ls_segment_state *state, int64_t
         state->bytes_since_last_entry = 0;
     }
     state->bytes_since_last_entry += ls_batch_size_bytes(header);
+    if (state->digested_bytes == position) {
+        ls_digest_extend(&state->digest, header);
+        state->digested_bytes += ls_batch_size_bytes(header);
+    }
     if (header->partition_leader_epoch >= 0) state->last_leader_epoch = header->partition_leader_epoch;
     state->next_offset = last_offset < INT64_MAX ? last_offset + 1 : INT64_MAX;
     state->size_bytes = position + ls_batch_size_bytes(header);

@@ -243,6 +243,16 @@ cdef extern from "logstore/time_index.h" nogil:
                                  int64_t end_offset, ls_fault *fault)
 
 
+cdef extern from "logstore/digest.h" nogil:
+    enum:
+        LS_DIGEST_BYTES
+    ctypedef struct ls_digest:
+        uint64_t high
+        uint64_t low
+    void ls_digest_extend(ls_digest *digest, const ls_batch_header *header)
+    void ls_digest_write(const ls_digest *digest, uint8_t *out)
+
+
 cdef extern from "logstore/segment.h" nogil:
     ctypedef struct ls_segment:
         pass
@@ -269,6 +279,7 @@ cdef extern from "logstore/segment.h" nogil:
     void ls_segment_free(ls_segment *segment)
     int64_t ls_segment_size_bytes(const ls_segment *segment)
     void ls_segment_get_state(const ls_segment *segment, ls_segment_state *out)
+    int ls_segment_digest(const ls_segment *segment, ls_digest *out)
     int64_t ls_segment_base_offset(const ls_segment *segment)
     ls_file *ls_segment_log_file(ls_segment *segment)
     void ls_segment_allow_gaps(ls_segment *segment)
@@ -423,3 +434,38 @@ cdef extern from "logstore/compaction.h" nogil:
     void ls_compactor_clear_output(ls_compactor *compactor)
     const ls_aborted_transaction *ls_compactor_aborted(const ls_compactor *compactor, size_t *count)
     void ls_compactor_clear_aborted(ls_compactor *compactor)
+
+
+cdef extern from "logstore/verification.h" nogil:
+    ctypedef struct ls_index_check:
+        const uint8_t *bytes
+        size_t entries_count
+        size_t next
+        const char *fault
+        size_t fault_entry
+        int64_t expected
+        int64_t actual
+
+    ctypedef struct ls_verification:
+        int64_t position
+        int64_t next_offset
+        int32_t leader_epoch
+        int is_next_exact
+        int64_t batches_count
+        int64_t records_count
+        int64_t last_timestamp
+        int64_t max_timestamp
+        int64_t max_timestamp_offset
+        int is_max_known
+        ls_digest digest
+        ls_index_check offset_index
+        ls_index_check time_index
+
+    void ls_verification_init(ls_verification *verification, int64_t base_offset,
+                              const uint8_t *offset_index, size_t offset_index_bytes,
+                              const uint8_t *time_index, size_t time_index_bytes)
+    ls_status ls_segment_verify(ls_segment *segment, ls_verification *verification, int64_t limit,
+                                int64_t budget_bytes, int deep, ls_fault *fault)
+    void ls_verification_skip(ls_verification *verification, int64_t position, int64_t next_offset,
+                              int32_t leader_epoch, int is_next_exact)
+    void ls_verification_finish(ls_verification *verification)

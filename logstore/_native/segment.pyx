@@ -5,6 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.string cimport memset
 from logstore._native.core cimport (
+    LS_DIGEST_BYTES,
     LS_END,
     LS_FILE_CREATE,
     LS_FILE_READ,
@@ -18,6 +19,8 @@ from logstore._native.core cimport (
     ls_batch_last_offset,
     ls_batch_location,
     ls_batch_size_bytes,
+    ls_digest,
+    ls_digest_write,
     ls_fault,
     ls_file,
     ls_file_close,
@@ -35,6 +38,7 @@ from logstore._native.core cimport (
     ls_segment_catch_up,
     ls_segment_close_time_index,
     ls_segment_create,
+    ls_segment_digest,
     ls_segment_find_timestamp,
     ls_segment_free,
     ls_segment_get_state,
@@ -547,6 +551,20 @@ cdef class Segment:
         self.ensure_open()
         ls_segment_get_state(self.segment, &state)
         return dict(state)
+
+    @property
+    def digest(self):
+        """Digest of all batches, 16 bytes, as they were written in this session; None where not all were.
+
+        For the writer, once nothing more is appended.
+        """
+        cdef ls_digest digest
+        cdef bytes out
+        if self.segment == NULL or not ls_segment_digest(self.segment, &digest):
+            return None
+        out = PyBytes_FromStringAndSize(NULL, LS_DIGEST_BYTES)
+        ls_digest_write(&digest, <uint8_t *>PyBytes_AS_STRING(out))
+        return out
 
     @property
     def offset_index_entries(self):

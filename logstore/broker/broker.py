@@ -33,7 +33,7 @@ from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint
 from logstore.storage.config import TopicConfig
 from logstore.storage.directory_lock import DirectoryLock
-from logstore.storage.files import make_directory, read_text, refusals, sync_directory
+from logstore.storage.files import make_directory, refusals, sync_directory
 from logstore.storage.flush_scheduler import FlushScheduler
 from logstore.storage.log import Log
 from logstore.storage.text_checkpoints import (
@@ -41,6 +41,7 @@ from logstore.storage.text_checkpoints import (
     read_offsets,
     take_clean_shutdown,
     was_clean_shutdown,
+    was_written_by_kafka,
     write_clean_shutdown,
     write_meta_properties,
     write_offsets,
@@ -122,9 +123,8 @@ class Broker(PartitionService, GroupService):
             make_directory(path)
 
     def _open(self) -> None:
-        marker = os.path.join(self.path, layout.CLEAN_SHUTDOWN_FILE)
         # The marker of a Kafka broker: it has had the directory since, so its checkpoints count, not ours.
-        self._written_by_kafka = _is_kafka_marker(marker)
+        self._written_by_kafka = was_written_by_kafka(self.path)
         recovery_points = read_offsets(os.path.join(self.path, layout.RECOVERY_POINT_FILE))
         log_starts = read_offsets(os.path.join(self.path, layout.LOG_START_FILE))
         if not self.read_only:
@@ -610,18 +610,6 @@ def _remove_tree(path: str) -> None:
     import shutil
 
     shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_kafka_marker(path: str) -> bool:
-    text = read_text(path)
-    if text is None:
-        return False
-    import json
-
-    try:
-        return int(json.loads(text).get("brokerEpoch", 0)) >= 0
-    except (ValueError, AttributeError, TypeError):
-        return True  # older brokers leave it empty
 
 
 def _has_segments(directory: str) -> bool:

@@ -6,8 +6,8 @@ import os
 import struct
 from typing import NamedTuple
 
-from logstore.cli.batch_walk import PlacedBatch
 from logstore.errors import CorruptDataError
+from logstore.storage.batch_walk import PlacedBatch
 from logstore.storage.files import refusals
 from logstore.storage.text_checkpoints import read_rows
 

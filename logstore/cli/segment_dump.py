@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from logstore.cli.batch_walk import Damage, LogFile, PlacedBatch
 from logstore.cli.consume import printable
 from logstore.cli.index_files import (
     read_leader_epochs,
@@ -18,6 +17,7 @@ from logstore.cli.output import format_time
 from logstore.cli.record_json import json_from_record
 from logstore.errors import LogstoreError
 from logstore.records.codecs import CODEC_NAMES
+from logstore.storage.batch_walk import Damage, LogFile, PlacedBatch
 from logstore.storage.layout import LEADER_EPOCH_FILE, segment_offset
 
 __all__ = ["Line", "damage_json", "damage_text", "dump"]

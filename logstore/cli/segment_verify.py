@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import logstore.records  # noqa: F401 - hands the codecs to the batches
-from logstore.cli.batch_walk import Damage, LogFile, PlacedBatch
 from logstore.cli.index_files import (
     OffsetIndexCheck,
     TimeIndexCheck,
@@ -19,6 +18,7 @@ from logstore.cli.index_files import (
 )
 from logstore.cli.segment_dump import damage_json
 from logstore.errors import CorruptDataError, MissingDependencyError
+from logstore.storage.batch_walk import Damage, LogFile, PlacedBatch
 from logstore.storage.layout import LEADER_EPOCH_FILE, segment_file_name, segment_offset
 
 __all__ = ["Finding", "Verified", "log_files_of", "verify_file"]

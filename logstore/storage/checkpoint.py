@@ -13,7 +13,7 @@ from logstore._native.checksum import crc32c
 from logstore.errors import UnsupportedFormatError
 from logstore.storage.files import refusals, sync_directory, write_at
 
-__all__ = ["SLOT_BYTES", "Checkpoint", "CheckpointFile"]
+__all__ = ["SLOT_BYTES", "Checkpoint", "CheckpointFile", "damaged_slots"]
 
 MAGIC = b"LSCP"
 VERSION = 1
@@ -145,3 +145,29 @@ class CheckpointFile:
         """
         self.write(state, sync=True)
         self.write(state, sync=True)
+
+
+def damaged_slots(path: str) -> list[int]:
+    """Which slots of a checkpoint file hold something, but no whole state.
+
+    Raises
+    ------
+    StorageFailureError
+    """
+    with refusals(path, "read"):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return []
+        try:
+            data = os.read(descriptor, 2 * SLOT_BYTES)
+        finally:
+            os.close(descriptor)
+    damaged = []
+    for slot in range(2):
+        content = data[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES]
+        body, stored = content[: _BODY.size], content[_BODY.size : _BODY.size + _CRC.size]
+        is_whole = len(stored) == _CRC.size and _CRC.unpack(stored)[0] == crc32c(body) and body[:4] == MAGIC
+        if content.strip(b"\0") and not is_whole:
+            damaged.append(slot)
+    return damaged

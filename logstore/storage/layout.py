@@ -10,6 +10,7 @@ __all__ = [
     "CHECKPOINT_FILE",
     "CLEANER_OFFSET_FILE",
     "CLEAN_SHUTDOWN_FILE",
+    "DIGESTS_FILE",
     "INTERNAL_TOPICS",
     "LEADER_EPOCH_FILE",
     "LOCK_FILE",
@@ -37,6 +38,7 @@ LEADER_EPOCH_FILE = "leader-epoch-checkpoint"
 # Ours; Kafka ignores files it does not know.
 METADATA_FILE = "logstore.topics"
 CHECKPOINT_FILE = "logstore.checkpoint"
+DIGESTS_FILE = "logstore.digests"
 
 INTERNAL_TOPICS = frozenset(
     {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}

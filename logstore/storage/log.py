@@ -50,6 +50,7 @@ from logstore.storage.segment_deletion import (
     remove_below_start,
     unlink_all,
 )
+from logstore.storage.segment_digests import SegmentDigests
 from logstore.storage.text_checkpoints import new_topic_id, read_topic_id, write_topic_id
 from logstore.storage.truncation import before_truncation, truncate_segments
 
@@ -140,6 +141,7 @@ class Log(FlushedLog):
         self.config = config or TopicConfig()
         self._checkpoint_file = CheckpointFile(os.path.join(self.path, layout.CHECKPOINT_FILE))
         self._checkpoint = Checkpoint()
+        self._digests = SegmentDigests(self.path)
         self._is_clean = False
         self._listed_ns = -1  # when the directory had changed last, at its last listing; a reader process's
         if read_only:
@@ -183,11 +185,16 @@ class Log(FlushedLog):
             # Before the files are cut: what they hold then must not look like a loss.
             checkpoint = before_truncation(checkpoint, self.path, *cut)
             self._checkpoint_file.replace(checkpoint)
+        if writable and not trust_checkpoint:
+            self._digests.forget_all()
         # Where no offsets are missing, a gap is damage: known before the segments are looked at.
         self._publish(contiguous=stored.is_contiguous if stored is not None else (
             checkpoint is None and not list_segments(self.path)
         ))
-        opened = open_segments(self.path, checkpoint, self._segment_settings(), writable=writable)
+        opened = open_segments(
+            self.path, checkpoint, self._segment_settings(), writable=writable,
+            digests=self._digests if trust_checkpoint else None,
+        )
         self.damage = opened.damage
         self.recovery_report = opened.report
         self._checkpoint = checkpoint or Checkpoint()
@@ -477,6 +484,7 @@ class Log(FlushedLog):
             return
         lower_cleaner_offset(self.path, self.topic, self.partition, offset)
         truncations = self.truncation_count
+        self._digests.forget_from(offset)
         # The checkpoint is about to say where the log ends: all that stays must be on disk by then.
         self._sync()
         try:
@@ -638,6 +646,7 @@ class Log(FlushedLog):
         try:
             write_indexes(active, final=True, sync=True)
             self._save_checkpoint(state, sync=True)
+            self._record_digests(self.segments, closing=True)
         except DiskFullError as error:
             # Every record is flushed. Closing works on a full disk; the next open reads more.
             storage_logger().warning("%s", error)

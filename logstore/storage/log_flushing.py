@@ -14,6 +14,7 @@ from logstore.storage.checkpoint import Checkpoint
 from logstore.storage.files import sync_directory
 from logstore.storage.log_reading import ReadableLog
 from logstore.storage.recovery import write_indexes
+from logstore.storage.segment_digests import SegmentDigests, digest_of
 
 if TYPE_CHECKING:
     from logstore.storage.flush_scheduler import FlushScheduler
@@ -31,6 +32,7 @@ class FlushedLog(ReadableLog):
     _scheduler: FlushScheduler
     _failure: StorageFailureError | None
     _new_names: bool
+    _digests: SegmentDigests
 
     def _write_failed(self, reason: str) -> None:
         storage_logger().error("%s-%d: %s failed; the log is closed for writing until it is opened again",
@@ -142,6 +144,21 @@ class FlushedLog(ReadableLog):
                         write_indexes(segment, final=True, sync=True)
                 write_indexes(active, sync=True)
                 self._save_checkpoint(self._state_at(active.base_offset, position, end_offset))
+                self._record_digests(segments)
+
+    def _record_digests(self, segments: tuple[Segment, ...], *, closing: bool = False) -> None:
+        """Notes what the segments sealed since hold, and when closing the active one; all of it is on disk, and
+        their indexes are final."""
+        with contextlib.suppress(StorageFailureError):  # hints, too
+            generation = self._digests.generation
+            known = self._digests.entries()
+            digests = []
+            for segment in segments if closing else segments[:-1]:
+                before = known.get(segment.base_offset)
+                if segment.writable and segment.size_bytes and (before is None or before.is_growing):
+                    digest = digest_of(segment, is_growing=segment is segments[-1])
+                    digests += [] if digest is None else [digest]
+            self._digests.record(digests, generation=generation, log_start_offset=self.log_start_offset)
 
     def _sync_segments(self, segments: tuple[Segment, ...]) -> None:
         first = len(segments) - 1

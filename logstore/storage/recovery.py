@@ -11,11 +11,12 @@ import os
 from typing import Any, NamedTuple
 
 from logstore._native.segment import Segment, SegmentScan
-from logstore.errors import CorruptDataError, DiskFullError
+from logstore.errors import CorruptDataError, DiskFullError, StorageFailureError
 from logstore.model import RecoveryReport
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint
 from logstore.storage.files import refusals, replace_file, sync_directory, write_at
+from logstore.storage.segment_digests import SegmentDigests
 
 __all__ = [
     "OpenedLog",
@@ -97,7 +98,8 @@ def write_indexes(segment: Segment, *, final: bool = False, sync: bool = False) 
 
 
 def open_segments(
-    directory: str, checkpoint: Checkpoint | None, settings: SegmentSettings, *, writable: bool
+    directory: str, checkpoint: Checkpoint | None, settings: SegmentSettings, *, writable: bool,
+    digests: SegmentDigests | None = None,
 ) -> OpenedLog:
     """Opens all segments of a log.
 
@@ -109,6 +111,8 @@ def open_segments(
     settings : SegmentSettings
     writable : bool
         Whether leftovers may be removed and a torn tail cut.
+    digests : SegmentDigests, optional
+        What sealed segments are known to hold: nothing of it is a torn tail.
 
     Returns
     -------
@@ -149,7 +153,8 @@ def open_segments(
             Segment.sealed(os.path.join(directory, layout.segment_file_name(base)), base, end, **settings.as_arguments())
         )
     _scan_tail(
-        directory, bases, first_doubtful, known, settings, opened, has_checkpoint=checkpoint is not None, writable=writable
+        directory, bases, first_doubtful, known, settings, opened, has_checkpoint=checkpoint is not None, writable=writable,
+        digests=digests,
     )
     opened.flushed_offset = min(known.flushed_offset, opened.log_end_offset)
     return opened
@@ -184,6 +189,7 @@ def _scan_tail(
     *,
     has_checkpoint: bool,
     writable: bool,
+    digests: SegmentDigests | None,
 ) -> None:
     """Scans from the recovery point on; the last segment scanned becomes the active one."""
     scanned_bytes = rebuilt = 0
@@ -209,7 +215,7 @@ def _scan_tail(
         is_last = index == len(bases) - 1
         end_offset = scan.next_offset
         if scan.tail != "none":
-            below = trusted and scan.valid_bytes < known.position
+            below = (trusted and scan.valid_bytes < known.position) or scan.valid_bytes < _sealed_bytes(digests, base)
             if scan.tail == "corrupt" or below or opened.damage is not None or _is_contradicted(path, scan):
                 opened.damage = opened.damage or CorruptDataError(
                     path, scan.position, scan.reason, scan.expected, scan.actual,
@@ -223,6 +229,13 @@ def _scan_tail(
             else:
                 opened.report = _cut_tail(directory, segment, scan, bases[index + 1 :], writable=writable)
                 is_last = True
+        elif scan.valid_bytes < (sealed_bytes := _sealed_bytes(digests, base)):
+            opened.damage = opened.damage or CorruptDataError(
+                path, scan.valid_bytes, "the file is shorter than it was on disk", sealed_bytes, scan.valid_bytes,
+                "Acknowledged records are gone from it: restore the file, or see what `logstore repair` proposes.",
+            )
+            if not is_last:
+                segment = Segment.sealed(path, base, bases[index + 1], **settings.as_arguments())
         elif (
             not is_last and known_contiguous and opened.damage is None
             and max(end_offset, known.log_start_offset) < bases[index + 1]
@@ -247,6 +260,14 @@ def _scan_tail(
             opened.segments[-1].path, opened.segments[-1].size_bytes, "flushed records are missing at the end",
             trusted_end, opened.log_end_offset, "Restore the file, or read what is left with read_only=True.",
         )
+
+
+def _sealed_bytes(digests: SegmentDigests | None, base_offset: int) -> int:
+    """The size a segment is known to have had on disk; 0 where nothing is known."""
+    with contextlib.suppress(StorageFailureError):
+        digest = None if digests is None else digests.get(base_offset)
+        return 0 if digest is None else digest.size_bytes
+    return 0
 
 
 def _is_contradicted(path: str, scan: SegmentScan) -> bool:

@@ -17,6 +17,7 @@ __all__ = [
     "read_topic_id",
     "take_clean_shutdown",
     "was_clean_shutdown",
+    "was_written_by_kafka",
     "write_clean_shutdown",
     "write_meta_properties",
     "write_offsets",
@@ -126,6 +127,19 @@ def write_meta_properties(directory: str) -> None:
 def was_clean_shutdown(directory: str) -> bool:
     """Whether the directory's last writer stopped in good order."""
     return os.path.exists(os.path.join(directory, layout.CLEAN_SHUTDOWN_FILE))
+
+
+def was_written_by_kafka(directory: str) -> bool:
+    """Whether a Kafka broker was the directory's last writer, and stopped in good order."""
+    text = read_text(os.path.join(directory, layout.CLEAN_SHUTDOWN_FILE))
+    if text is None:
+        return False
+    import json
+
+    try:
+        return int(json.loads(text).get("brokerEpoch", 0)) >= 0
+    except (ValueError, AttributeError, TypeError):
+        return True  # older brokers leave it empty
 
 
 def take_clean_shutdown(directory: str) -> bool:

@@ -31,6 +31,7 @@ from reference_files import (
 from logstore.broker.metadata import read_topics
 from logstore.records import codecs
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
+from logstore.storage.segment_digests import SegmentDigest, SegmentDigests
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {page.name: page.read_text() for page in sorted((DOCS / "format").glob("*.md"))}
@@ -252,6 +253,15 @@ def test_log_checkpoint_example_reads_as_it_says(tmp_path):
     path.write_bytes(data.ljust(4096, b"\0"))
     state = CheckpointFile(str(path)).read()
     assert state == Checkpoint(0, 1000, 512, 40960, 1000, is_clean=True)
+
+
+def test_segment_digests_example_reads_as_it_says(tmp_path):
+    _, data = example("segment-digests")
+    (tmp_path / "logstore.digests").write_bytes(data)
+    (digest,) = SegmentDigests(str(tmp_path)).entries().values()
+    assert digest == SegmentDigest(
+        512, 1000, 40960, 1357034400000, data[48:64], (80, 0x1C291CA3), (120, 0x8AB4F2D7), 1795359269997
+    )
 
 
 def test_topic_metadata_example_reads_as_it_says(tmp_path):

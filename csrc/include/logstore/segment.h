@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "logstore/digest.h"
 #include "logstore/file.h"
 #include "logstore/offset_index.h"
 #include "logstore/record_batch.h"
@@ -38,6 +39,8 @@ typedef struct ls_segment_state {
     int64_t first_batch_max_timestamp; /* for segment.ms; -1: empty or unknown */
     int64_t bytes_since_last_entry;
     int32_t last_leader_epoch;    /* -1: none */
+    int64_t digested_bytes; /* the digest is of so many bytes from the start; it goes on where that is the size */
+    ls_digest digest;
 } ls_segment_state;
 
 /* Takes ownership of log on success. State: empty, or as given (a reopened segment; bytes_since_last_entry is
@@ -48,6 +51,9 @@ void ls_segment_free(ls_segment *segment); /* closes the file; NULL is fine */
 
 int64_t ls_segment_size_bytes(const ls_segment *segment); /* acquire load */
 void ls_segment_get_state(const ls_segment *segment, ls_segment_state *out);
+/* The digest of all batches; 0 where it is not known, as for a segment that was opened and not scanned from its
+ * start. Writer only. */
+int ls_segment_digest(const ls_segment *segment, ls_digest *out);
 int64_t ls_segment_base_offset(const ls_segment *segment);
 ls_file *ls_segment_log_file(ls_segment *segment);
 /* A batch with a gap before it is about to be appended: from now on gaps are no damage. Writer only. */

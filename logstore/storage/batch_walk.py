@@ -15,7 +15,7 @@ from logstore.errors import CorruptDataError, UnsupportedFormatError
 from logstore.storage.files import refusals
 from logstore.storage.layout import segment_offset
 
-__all__ = ["Damage", "LogFile", "PlacedBatch"]
+__all__ = ["Damage", "LogFile", "Passed", "PlacedBatch"]
 
 _PIECE_BYTES = 4 << 20
 _LARGE_BYTES = 64 << 20  # a batch of more is only read as a whole once its CRC is known to be right
@@ -68,7 +68,7 @@ class Damage:
     torn: bool = False
 
 
-class _Passed(NamedTuple):
+class Passed(NamedTuple):
     """What the last batch leaves for the next one to fit: where it stands, its end, its leader epoch."""
 
     position: int
@@ -86,14 +86,28 @@ class LogFile:
         The segment's; else from the file's name. A file of another name can have any.
     end_offset_max : int
         All offsets are below this: the next segment's base offset.
+    contiguous : bool
+        No offsets are missing: a gap is damage of no bytes, before a batch that is sound.
+    patient : bool
+        A writer may be in the middle of the last batch: give it a moment.
 
     Raises
     ------
     StorageFailureError
     """
 
-    def __init__(self, path: str, *, base_offset: int | None = None, end_offset_max: int = 2**63 - 1):
+    def __init__(
+        self,
+        path: str,
+        *,
+        base_offset: int | None = None,
+        end_offset_max: int = 2**63 - 1,
+        contiguous: bool = False,
+        patient: bool = True,
+    ):
         self.path = path
+        self.contiguous = contiguous
+        self.patient = patient
         named = segment_offset(os.path.basename(path))
         self.base_offset = named if base_offset is None else base_offset
         self.end_offset_max = end_offset_max
@@ -109,31 +123,53 @@ class LogFile:
     def __exit__(self, *exception: object) -> None:
         os.close(self._descriptor)
 
-    def walk(self) -> Iterator[PlacedBatch | Damage]:
+    def walk(self, position: int = 0, passed: Passed | None = None) -> Iterator[PlacedBatch | Damage]:
         """Every batch up to the size at opening, in order, and every range that holds none.
 
         A batch's CRC does not cover its base offset and leader epoch: those must fit those of the batches before it.
+
+        Parameters
+        ----------
+        position : int
+            Of the batch to start with.
+        passed : Passed, optional
+            What is known of the one before.
         """
-        position = 0
-        passed = _Passed(0, self.base_offset or 0, -1)
+        is_exact = self.contiguous  # whether the next batch begins just where the last one ends
+        passed = passed or Passed(0, self.base_offset or 0, -1)
         before = passed  # the same, one batch earlier
         while position < self.size_bytes:
             found = self._sound_batch(position)
             if isinstance(found, Damage):
                 damage = self._bounded(found, passed.next_offset)
-                if damage.torn and self._completed(position):
+                if damage.torn and self.patient and self._completed(position):
                     continue
                 yield damage
                 position = damage.end_position
+                is_exact = False
                 continue
             end = position + found.size_bytes
             misfit = self._misfit(found, passed.next_offset, passed.epoch)
+            if is_exact and misfit is None and found.base_offset > passed.next_offset:
+                if self._is_off(end, found):
+                    yield Damage(
+                        self.path, position, end, passed.next_offset, self._offset_behind(end, passed.next_offset),
+                        "base offset is not the end of the batch before", passed.next_offset, found.base_offset,
+                    )  # fmt: skip
+                    position = end
+                    is_exact = False
+                    continue
+                yield Damage(
+                    self.path, position, position, passed.next_offset, found.base_offset,
+                    "records are missing before this batch", passed.next_offset, found.base_offset,
+                )  # fmt: skip
             if misfit is not None and (
                 before is passed or self._misfit(found, before.next_offset, before.epoch) is not None
             ):
                 behind = self._offset_behind(end, passed.next_offset)
                 yield Damage(self.path, position, end, passed.next_offset, behind, *misfit)
                 position = end
+                is_exact = False
                 continue
             if misfit is not None:
                 # It fits what stands before its predecessor: the predecessor is the wrong one.
@@ -143,8 +179,16 @@ class LogFile:
                 )  # fmt: skip
             yield PlacedBatch(position, found)
             before = passed
-            passed = _Passed(position, found.last_offset + 1, found.partition_leader_epoch)
+            passed = Passed(position, found.last_offset + 1, found.partition_leader_epoch)
             position = end
+            is_exact = self.contiguous
+
+    def _is_off(self, end: int, batch: RecordBatch) -> bool:
+        """Whether what follows a batch does not go on where it ends: then its own base offset is the wrong one."""
+        if end >= self.size_bytes:
+            return self.end_offset_max < 2**63 - 1 and batch.last_offset + 1 != self.end_offset_max
+        following = self._sound_batch(end)
+        return isinstance(following, RecordBatch) and following.base_offset <= batch.last_offset
 
     def _completed(self, position: int) -> bool:
         """Whether a writer was in the middle of the last batch, and has now written it all."""
