@@ -19,6 +19,7 @@ from logstore._native.segment import Segment
 from logstore.errors import StorageFailureError
 from logstore.storage import layout
 from logstore.storage.files import refusals, sync_directory, write_at
+from logstore.storage.segment_digests import digest_of
 
 if TYPE_CHECKING:
     from logstore.storage.checkpoint import Checkpoint
@@ -131,6 +132,7 @@ def swap_segments(log: Log, replacement: Replacement) -> bool:
     with log._flush_lock:
         if not log.is_writable or not _are_there(log, old):
             return False
+        log._digests.forget(old)  # of what these segments hold now
         try:
             _rename(log.path, replacement, ".cleaned", ".swap")
             sync_directory(log.path)
@@ -154,6 +156,9 @@ def swap_segments(log: Log, replacement: Replacement) -> bool:
                 log._fail(failure if isinstance(failure, StorageFailureError) else StorageFailureError(log.path, "swap", 4))
                 raise
             raise
+        with contextlib.suppress(StorageFailureError):
+            digests = map(digest_of, replacement.outputs)
+            log._digests.record([digest for digest in digests if digest is not None])
         _let_go_of_descriptors(log, replacement)
     _unlink(deleted)
     return True

@@ -228,3 +228,17 @@ def test_what_a_digest_says_was_on_disk_is_never_cut_as_a_torn_tail(open_log: Op
     log = open_log(segment_bytes=2048, index_interval_bytes=200)
     assert log.damage is None
     assert log.recovery_report.cut_bytes
+
+
+def test_compaction_drops_digests_first_and_takes_new_ones(open_log: OpenLog, tmp_path: Path) -> None:
+    log = open_log(segment_bytes=2048, index_interval_bytes=200, cleanup_policy="compact", min_cleanable_dirty_ratio=0)
+    for number in range(200):
+        log.append(b"value-%d" % number, key=b"key-%d" % (number % 5))
+    log.flush()
+    before = check_all(tmp_path / "orders-0")
+    log.compact()
+    after = check_all(tmp_path / "orders-0")
+    assert after.keys() <= before.keys()
+    assert sum(digest.size_bytes for digest in after.values()) < sum(digest.size_bytes for digest in before.values()) / 4
+    log.close()
+    check_all(tmp_path / "orders-0")
