@@ -44,7 +44,8 @@ cdef class ProducerCore:
     cdef int64_t producer_id
     cdef int16_t producer_epoch
     # state
-    cdef readonly int64_t _buffered_bytes
+    cdef readonly int64_t _buffered_bytes   # of records that are not acknowledged
+    cdef int64_t sealed_bytes       # of those, in batches that take no more
     cdef list room_waiters          # locks of threads that wait for memory
     cdef object callbacks           # deque: (RecordFuture, callable, takes_outcome)
     cdef object callbacks_thread    # that runs them now; None

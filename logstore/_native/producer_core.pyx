@@ -325,6 +325,7 @@ cdef class ProducerCore:
     cdef ProducerBatch seal(self, PartitionQueue queue):
         """Moves the open batch behind those that wait for the broker."""
         cdef ls_batch_stamp_fields fields
+        cdef ProducerBatch batch
         fields.base_offset = 0
         fields.partition_leader_epoch = -1
         fields.attributes = 0
@@ -332,7 +333,10 @@ cdef class ProducerCore:
         fields.producer_id = self.producer_id
         fields.producer_epoch = self.producer_epoch
         fields.base_sequence = -1
-        return queue.seal(&fields)
+        batch = queue.seal(&fields)
+        if batch is not None:
+            self.sealed_bytes += batch.buffered_bytes
+        return batch
 
     cdef int drain(self, PartitionQueue queue, bint flushes_itself) except -1:
         """Hands over what is sealed, in order. If another thread is at it, that one takes it along."""
@@ -403,7 +407,7 @@ cdef class ProducerCore:
                 return False
             late = RequestTimeoutError(
                 f"{batch.records_count} records for {batch.topic}-{batch.partition} could not be appended within "
-                f"delivery_timeout ({self.delivery_timeout_ms / 1000} s) and were given up. The last error: {error}")
+                f"delivery_timeout ({self.delivery_timeout_ms / 1000.0} s) and were given up. The last error: {error}")
             late.__cause__ = error
             error = late
         queue.retry_at_ms = 0
@@ -464,6 +468,7 @@ cdef class ProducerCore:
         cdef list callbacks = batch.callbacks
         cdef list awaiting = batch.settle(error)
         self._buffered_bytes -= batch.buffered_bytes
+        self.sealed_bytes -= batch.buffered_bytes
         batch.callbacks = None
         if callbacks is not None:
             self.callbacks.extend(callbacks)
@@ -505,9 +510,11 @@ cdef class ProducerCore:
     cdef bint wait_for_room(self, size_t needed_bytes) except -1:
         """Returns when memory may be free again; True where the record has to be taken in spite of the limit."""
         cdef double deadline
-        for queue in tuple(self.queues):
-            self.seal(queue)
-            self.drain(queue, False)
+        if self.sealed_bytes + <int64_t>needed_bytes <= self.buffer_bytes_max:
+            # Open batches fill the memory. Otherwise others are on their way, and these have time to grow.
+            for queue in tuple(self.queues):
+                self.seal(queue)
+                self.drain(queue, False)
         if not self.is_full(needed_bytes):
             return False
         if self.never_blocks or self.sender_thread == get_ident():
@@ -552,8 +559,8 @@ cdef class ProducerCore:
         if queue is not None and batch.state == BATCH_APPENDED:
             if may_flush:
                 self.flush_queue(queue)
-            else:
-                self.wake_sender()
+        if queue is not None and queue.unflushed and self.sender_wakes_at_ms != 0:
+            self.wake_sender()
         if self.callbacks:
             self.run_callbacks()
         if not batch.is_complete() and self.sender_thread == get_ident():
@@ -638,7 +645,7 @@ cdef class ProducerCore:
             if due_ms > now_ms or self._sender_stops:
                 break
         self.sender_wakes_at_ms = due_ms
-        return None if due_ms == INT64_MAX else (due_ms - now_ms) / 1000
+        return None if due_ms == INT64_MAX else (due_ms - now_ms) / 1000.0
 
     # ---- the end ---------------------------------------------------------------------------------------
 

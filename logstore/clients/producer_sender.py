@@ -16,18 +16,14 @@ __all__ = ["start_sender"]
 
 
 def start_sender(producer: Producer, ended: _thread.LockType) -> None:
-    """Starts the thread; ``ended`` is held until it has ended."""
-    ended.acquire()
-    try:
-        # Not a threading.Thread: a signal handler that raises in its start() leaves it half made.
-        _thread.start_new_thread(_run, (weakref.ref(producer), producer._wake, ended))
-    except BaseException:
-        ended.release()
-        raise
+    """Starts the thread, which holds ``ended`` while it lives."""
+    # Not a threading.Thread: a signal handler that raises in its start() leaves it half made. Here it costs a second
+    # thread at most, which waits until the first one ends.
+    _thread.start_new_thread(_run, (weakref.ref(producer), producer._wake, ended))
 
 
 def _run(reference: weakref.ref[Producer], wake: _thread.LockType, ended: _thread.LockType) -> None:
-    try:
+    with ended:
         while True:
             producer = reference()
             if producer is None or producer._sender_stops:
@@ -35,8 +31,6 @@ def _run(reference: weakref.ref[Producer], wake: _thread.LockType, ended: _threa
             seconds = _turn(producer)
             del producer
             wake.acquire(True, -1 if seconds is None else min(max(seconds, 0.0), 1e6))
-    finally:
-        ended.release()
 
 
 def _turn(producer: Producer) -> float | None:
