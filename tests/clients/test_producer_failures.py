@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 import subprocess
@@ -170,13 +171,11 @@ def test_memory_is_bounded_and_sends_wait_for_room(broker, where):
         blocker.start()
         assert between.is_reached.wait(SECONDS)
     with pytest.raises(RequestTimeoutError, match=r"was not taken"):
-        for _ in range(1000):
-            sent.append(producer.send("orders", bytes(1000), partition=0))
+        send_without_end(producer, sent)
     assert 15 <= len(sent) <= 19
     assert producer._buffered_bytes <= 20_000
     timer = threading.Timer(0.02, between.gate.set)
     timer.start()
-    producer.settings  # noqa: B018
     deadline = time.monotonic() + SECONDS
     while True:
         try:
@@ -326,6 +325,17 @@ def test_batches_are_not_changed_behind_a_broker_that_keeps_them(broker):
     assert [record.value for batch, _ in kept for record in batch] == values_of(broker, 0)
 
 
+def send_without_end(producer, sent):
+    while True:
+        sent.append(producer.send("orders", bytes(1000), partition=0))
+
+
+def fill(path):
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     path = tmp_path / "disk"
@@ -346,9 +356,7 @@ def test_a_full_disk_delays_and_loses_nothing(small_disk, time_type):
         topic = broker.create_topic("orders", message_timestamp_type=time_type)
         with broker.producer(retry_backoff=0.005, linger_ms=1, batch_size=3000) as producer:
             producer.send("orders", b"first").result(SECONDS)
-            with open(small_disk / "filler", "wb", buffering=0) as file, pytest.raises(OSError):
-                while True:
-                    file.write(bytes(4096))
+            fill(small_disk / "filler")
             futures = [producer.send("orders", b"%03d" % number * 100) for number in range(100)]
             with pytest.raises(RequestTimeoutError):
                 futures[-1].result(0.05)
