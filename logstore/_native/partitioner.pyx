@@ -54,14 +54,16 @@ cdef class Partitioner:
 
     cdef Py_ssize_t choose(self, const ls_span *key, object key_object) except -1:
         cdef Py_ssize_t chosen
-        if self.is_sticky(key):
-            return self.sticky
         if self.kind == MURMUR2:
             if self.count == 1:
                 return 0
+            if key.size_bytes < 0:
+                return self.sticky
             return ls_partition_for_key(key.bytes if key.size_bytes else <const uint8_t *>b"", key.size_bytes,
                                         <int32_t>self.count)
         if self.kind == CRC32:
+            if key.size_bytes <= 0:
+                return self.sticky
             return crc32(key_object) % self.count
         if self.kind == ROUND_ROBIN:
             chosen = self.next_in_turn

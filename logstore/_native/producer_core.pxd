@@ -66,9 +66,13 @@ cdef class ProducerCore:
     cdef ProducerTopic topic_named(self, object name)
     cdef PartitionQueue queue_of(self, ProducerTopic topic, object partition)
     cdef bint is_full(self, size_t needed)
-    cdef ProducerBatch new_batch(self, PartitionQueue queue)
+    cdef RecordFuture new_future(self)
     cdef RecordFuture encode(self, PartitionQueue into, RecordFuture future, const ls_span *key, const ls_span *value,
                              HeaderList headers, object on_delivery)
+    cdef ProducerBatch new_batch(self, PartitionQueue queue)
+    cdef RecordFuture send_any(self, ProducerTopic known, PartitionQueue queue, const ls_span *key,
+                               const ls_span *value, object key_object, object headers, object partition,
+                               object timestamp, object on_delivery, object expected_offset)
     cdef RecordFuture send_expected(self, PartitionQueue queue, RecordFuture future, const ls_span *key,
                                     const ls_span *value, HeaderList headers, size_t needed, int64_t expected_offset,
                                     object on_delivery)

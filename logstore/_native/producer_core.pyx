@@ -10,7 +10,8 @@ from collections import deque
 from time import monotonic
 
 cimport cython
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from logstore._native.clock cimport ls_wall_clock_ms
 from logstore._native.core cimport (
     LS_ATTRIBUTE_LOG_APPEND_TIME,
@@ -106,6 +107,7 @@ cdef class ProducerCore:
         self._state = "open"
         self.is_open = True
 
+    @cython.final
     cdef int64_t now_ms(self) except? -1:
         return ls_wall_clock_ms() if self.clock is None else self.clock()
 
@@ -158,47 +160,65 @@ cdef class ProducerCore:
         Thread-safe; records of one thread to one partition keep their order. Returns at once, unless memory is full.
         """
         cdef ls_span key_span, value_span
-        cdef HeaderList header_list = None
         cdef ProducerTopic known
         cdef PartitionQueue queue = None
-        cdef RecordFuture future
         cdef size_t needed
-        cdef bint is_sticky = False
-        cdef bint over_limit = False
         if not self.is_open or self.metadata.is_stale:
             self.refuse()
         known = self.last_topic if topic is self.last_name else self.topic_named(topic)
-        _keep_value = span_of(value, "value", &value_span)
-        _keep_key = span_of(key, "key", &key_span)
+        _keep_value = quick_span_of(value, "value", &value_span)
+        _keep_key = quick_span_of(key, "key", &key_span)
+        if (headers is None and partition is None and timestamp is None and expected_offset is None and on_delivery is None
+                and self.on_delivery is None):
+            # The usual record, in the usual case: everything is at hand. Anything else goes the long way.
+            needed = ls_record_size_bytes_max(key_span.size_bytes, value_span.size_bytes, NULL, 0)
+            if needed + LS_BATCH_HEADER_BYTES <= known.message_bytes_max and not (
+                    known.keys_required and key_span.size_bytes < 0):
+                queue = <PartitionQueue>known.queues[known.partitioner.choose(&key_span, key)]
+                if (queue.open is not None and queue.builder.size_bytes + needed <= known.batch_bytes_max
+                        and not self.is_full(needed)):
+                    return self.encode(queue, self.new_future(), &key_span, &value_span, None, None)
+        return self.send_any(known, queue, &key_span, &value_span, key, headers, partition, timestamp, on_delivery,
+                             expected_offset)
+
+    @cython.final
+    cdef RecordFuture new_future(self):
+        cdef RecordFuture future = RecordFuture.__new__(RecordFuture)
+        future.timestamp = self.now_ms()
+        return future
+
+    cdef RecordFuture send_any(self, ProducerTopic known, PartitionQueue queue, const ls_span *key, const ls_span *value,
+                               object key_object, object headers, object partition, object timestamp, object on_delivery,
+                               object expected_offset):
+        """Any record, whatever has to be done first; ``queue`` where it is chosen already."""
+        cdef HeaderList header_list = None
+        cdef RecordFuture future = self.new_future()
+        cdef size_t needed
+        cdef bint is_sticky = partition is None and known.partitioner.is_sticky(key)
+        cdef bint over_limit = False
         if headers is not None:
             header_list = HeaderList.create(headers)
-        future = RecordFuture.__new__(RecordFuture)
-        future.timestamp = self.now_ms()
         if timestamp is not None:
             future.timestamp = checked_timestamp(timestamp, future.timestamp, known)
-        needed = ls_record_size_bytes_max(key_span.size_bytes, value_span.size_bytes,
+        needed = ls_record_size_bytes_max(key.size_bytes, value.size_bytes,
                                           header_list.items if header_list is not None else NULL,
                                           header_list.count if header_list is not None else 0)
         if (needed + LS_BATCH_HEADER_BYTES > known.message_bytes_max or needed > <size_t>self.buffer_bytes_max
-                or (known.keys_required and key_span.size_bytes < 0)):
+                or (known.keys_required and key.size_bytes < 0)):
             raise refusal_of(known, needed, self.buffer_bytes_max)
         if on_delivery is not None and not callable(on_delivery):
             raise InvalidRequestError(f"on_delivery is called, which {type(on_delivery).__name__} can't be")
-        if partition is not None:
-            queue = self.queue_of(known, partition)
-        elif known.partitioner.is_sticky(&key_span):
-            is_sticky = True
-        else:
-            queue = <PartitionQueue>known.queues[known.partitioner.choose(&key_span, key)]
         if expected_offset is not None:
             if partition is None and known.partitioner.count > 1:
                 raise InvalidRequestError(
                     f"expected_offset needs partition=, since each of the {known.partitioner.count} partitions of "
                     f"{known.name!r} counts for itself")
-            if is_sticky:
-                queue = <PartitionQueue>known.queues[0]
-            return self.send_expected(queue, future, &key_span, &value_span, header_list, needed,
-                                      expected_of(expected_offset), on_delivery)
+            return self.send_expected(self.queue_of(known, 0 if partition is None else partition), future, key, value,
+                                      header_list, needed, expected_of(expected_offset), on_delivery)
+        if partition is not None:
+            queue = self.queue_of(known, partition)
+        elif queue is None and not is_sticky:
+            queue = <PartitionQueue>known.queues[known.partitioner.choose(key, key_object)]
         while True:
             if is_sticky:
                 queue = <PartitionQueue>known.queues[known.partitioner.sticky]
@@ -210,11 +230,13 @@ cdef class ProducerCore:
                 self.seal(queue)
                 self.drain(queue, False)
             else:
-                return self.encode(queue, future, &key_span, &value_span, header_list, on_delivery)
+                return self.encode(queue, future, key, value, header_list, on_delivery)
 
-    cdef bint is_full(self, size_t needed):
+    @cython.final
+    cdef inline bint is_full(self, size_t needed):
         return self._buffered_bytes + <int64_t>needed > self.buffer_bytes_max
 
+    @cython.final
     cdef RecordFuture encode(self, PartitionQueue into, RecordFuture future, const ls_span *key, const ls_span *value,
                              HeaderList headers, object on_delivery):
         """Adds one record to the open batch; it is taken when this returns."""
@@ -723,6 +745,15 @@ cdef class ProducerCore:
         self.queues = []
         self.all_topics = {}
         self.topics = {}
+
+
+cdef inline object quick_span_of(object value, str what, ls_span *span):
+    """`span_of`, without a call for bytes."""
+    if PyBytes_CheckExact(value) and PyBytes_GET_SIZE(value) <= 0x7fffffff:
+        span.bytes = <const uint8_t *>PyBytes_AS_STRING(value)
+        span.size_bytes = <int32_t>PyBytes_GET_SIZE(value)
+        return None
+    return span_of(value, what, span)
 
 
 cdef int64_t checked_timestamp(object timestamp, int64_t now_ms, ProducerTopic topic) except? -2:
