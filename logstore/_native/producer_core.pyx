@@ -362,15 +362,15 @@ cdef class ProducerCore:
 
     cdef int drain(self, PartitionQueue queue, bint flushes_itself) except -1:
         """Hands over what is sealed, in order. If another thread is at it, that one takes it along."""
-        if queue.is_draining:
+        if queue.drainer is not None:
             return 0
-        queue.is_draining = True
+        queue.drainer = get_ident()
         try:
             while queue.sealed and (queue.retry_at_ms == 0 or queue.retry_at_ms <= self.monotonic_ms()):
                 if not self.hand_over(queue, <ProducerBatch>queue.sealed[0], flushes_itself):
                     break
         finally:
-            queue.is_draining = False
+            queue.drainer = None
         if self.callbacks:
             self.run_callbacks()
         return 0
@@ -585,10 +585,10 @@ cdef class ProducerCore:
             self.wake_sender()
         if self.callbacks:
             self.run_callbacks()
-        if not batch.is_complete() and self.sender_thread == get_ident():
+        if not batch.is_complete() and get_ident() in (self.sender_thread, queue.drainer):
             raise InvalidRequestError(
-                "a delivery callback would wait for a record that its own thread has to deliver; return, and look at the "
-                "future later")
+                "a callback or signal handler would wait for a record that its own thread is about to deliver; return, and "
+                "look at the future later")
 
     def _deliver_soon(self, loop, ProducerBatch batch not None):
         """Has a batch handed over at the end of this turn of an event loop, with what other tasks send until then."""
@@ -659,7 +659,7 @@ cdef class ProducerCore:
             for queue in self.queues:
                 if queue.unflushed:
                     due_ms = now_ms
-                if queue.sealed and not queue.is_draining:
+                if queue.sealed and queue.drainer is None:
                     due_ms = min(due_ms, queue.retry_at_ms)
                 if queue.open is not None:
                     due_ms = min(due_ms, queue.open.created_ms + self.linger_ms if queue.builder.records_count
@@ -741,7 +741,7 @@ cdef class ProducerCore:
             queue.unflushed.clear()
             queue.sealed.clear()
             queue.open = None
-            queue.is_draining = False
+            queue.drainer = None
         self.queues = []
         self.all_topics = {}
         self.topics = {}

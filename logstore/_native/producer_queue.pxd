@@ -28,7 +28,7 @@ cdef class PartitionQueue:
     cdef ProducerBatch open         # takes records
     cdef object sealed              # deque: wait for their turn, oldest first
     cdef object unflushed           # deque: in the log, waiting for the disk
-    cdef bint is_draining           # a thread hands over; it takes what is sealed meanwhile, too
+    cdef object drainer             # the thread that hands over; it takes what is sealed meanwhile, too
     cdef int64_t retry_at_ms        # the oldest sealed batch was refused, and is tried again then
     cdef bint is_flushed            # acknowledged once on disk
     cdef int codec

@@ -294,6 +294,23 @@ def test_an_interrupted_send_has_not_taken_its_record(broker):
     assert values_of(broker, 0) == [bytes(60), b"again"]
 
 
+def test_waiting_for_a_record_within_its_own_delivery_is_refused(broker):
+    """As a signal handler could that runs just then."""
+    waits = []
+
+    class Reentrant(RefusingBroker):
+        def before_produce(self, topic, partition, batch):
+            if not waits:
+                waits.append(producer.send("orders", b"from within", partition=0))
+                with pytest.raises(logstore.InvalidRequestError, match="signal handler"):
+                    waits[0].result()
+
+    with Reentrant(broker).producer(linger_ms="1h") as producer:
+        assert producer.send("orders", b"a", partition=0).result(SECONDS).offset == 0
+        assert waits[0].result(SECONDS).offset == 1
+    assert values_of(broker, 0) == [b"a", b"from within"]
+
+
 def test_a_timeout_leaves_the_record_queued(broker):
     between = GatedBroker(broker, produce=False)
     with between.producer(durability="flushed", linger_ms="1h") as producer:
