@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from logstore.model import Durability, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
+from logstore.model import Durability, IsolationLevel, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
 if TYPE_CHECKING:
     from logstore._native.columns import ColumnBatch
@@ -318,24 +318,45 @@ class BrokerApi(Protocol):
         StorageFailureError, ClosedError
         """
 
-    def cursor(self, topic: str, partition: int, offset: int, *, read_bytes: int = 0) -> BatchCursor:
+    def cursor(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        *,
+        read_bytes: int = 0,
+        isolation_level: IsolationLevel = "read_uncommitted",
+    ) -> BatchCursor:
         """A cursor over whole batches from the one that holds an offset on.
 
         Parameters
         ----------
         read_bytes : int
             Largest read, unless one batch is larger; 0 leaves that to the broker.
+        isolation_level : {"read_uncommitted", "read_committed"}
+            With ``"read_committed"`` it ends at the last stable offset and passes over batches of aborted transactions.
+            Control batches are handed out at both levels; clients show none of their records.
 
         Raises
         ------
         UnknownTopicOrPartitionError
         """
 
-    def column_cursor(self, topic: str, partition: int, offset: int, *, read_bytes: int = 0) -> ColumnBatchCursor:
+    def column_cursor(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        *,
+        read_bytes: int = 0,
+        isolation_level: IsolationLevel = "read_uncommitted",
+    ) -> ColumnBatchCursor:
         """A cursor over columns from an offset on; parameters and errors as for `cursor`."""
 
-    def partition_offsets(self, topic: str, partition: int) -> tuple[int, int]:
-        """Log start offset and log end offset.
+    def partition_offsets(
+        self, topic: str, partition: int, *, isolation_level: IsolationLevel = "read_uncommitted"
+    ) -> tuple[int, int]:
+        """Log start offset, and log end offset; with ``"read_committed"``, the last stable offset.
 
         Raises
         ------

@@ -30,10 +30,12 @@ __all__ = [
     "InconsistentGroupProtocolError",
     "InvalidConfigError",
     "InvalidGroupIdError",
+    "InvalidProducerEpochError",
     "InvalidRecordError",
     "InvalidRequestError",
     "InvalidSessionTimeoutError",
     "InvalidTimestampError",
+    "InvalidTxnStateError",
     "LogTruncatedError",
     "LogstoreError",
     "MemberIdRequiredError",
@@ -42,12 +44,15 @@ __all__ = [
     "NonEmptyGroupError",
     "OffsetMetadataTooLargeError",
     "OffsetOutOfRangeError",
+    "OutOfOrderSequenceError",
+    "ProducerFencedError",
     "ReadOnlyError",
     "RebalanceInProgressError",
     "RecordTooLargeError",
     "RequestTimeoutError",
     "StorageFailureError",
     "TopicAlreadyExistsError",
+    "TransactionCoordinatorFencedError",
     "UnexpectedOffsetError",
     "UnknownMemberIdError",
     "UnknownTopicOrPartitionError",
@@ -244,6 +249,54 @@ class UnexpectedOffsetError(InvalidRequestError):
         super().__init__(message)
         self.expected_offset = expected_offset
         self.log_end_offset = log_end_offset
+
+
+class OutOfOrderSequenceError(LogstoreError):
+    """An idempotent producer's batch does not continue its last one: batches before it are missing, or it is an old one.
+
+    Nothing was appended. What the producer sent before is lost or was written twice by somebody else's hand; a new
+    producer id starts clean.
+
+    Attributes
+    ----------
+    producer_id, expected_sequence, sequence : int
+    """
+
+    def __init__(self, message: str, *, producer_id: int = -1, expected_sequence: int = -1, sequence: int = -1):
+        super().__init__(message)
+        self.producer_id = producer_id
+        self.expected_sequence = expected_sequence
+        self.sequence = sequence
+
+
+class InvalidProducerEpochError(LogstoreError):
+    """A newer instance of the same producer has taken over; nothing was appended.
+
+    Attributes
+    ----------
+    producer_id, producer_epoch : int
+        The epoch that was given.
+    current_epoch : int
+        The one that is known.
+    """
+
+    def __init__(self, message: str, *, producer_id: int = -1, producer_epoch: int = -1, current_epoch: int = -1):
+        super().__init__(message)
+        self.producer_id = producer_id
+        self.producer_epoch = producer_epoch
+        self.current_epoch = current_epoch
+
+
+class ProducerFencedError(InvalidProducerEpochError):
+    """Another producer with the same ``transactional_id`` has taken over; this one must stop."""
+
+
+class InvalidTxnStateError(LogstoreError):
+    """What was asked does not fit the state of the producer's transaction; nothing was appended."""
+
+
+class TransactionCoordinatorFencedError(LogstoreError):
+    """A transaction marker comes from a coordinator that has been replaced since; nothing was appended."""
 
 
 class RequestTimeoutError(LogstoreError, TimeoutError):

@@ -12,6 +12,7 @@ __all__ = [
     "BytesLike",
     "Durability",
     "Headers",
+    "IsolationLevel",
     "Lag",
     "OffsetAndMetadata",
     "OffsetAndTimestamp",
@@ -30,6 +31,9 @@ Values: TypeAlias = Iterable[bytes | None] | Any
 
 Durability: TypeAlias = Literal["flushed", "appended", "buffered"]
 """What an acknowledgement means; see ``docs/durability.md``."""
+
+IsolationLevel: TypeAlias = Literal["read_uncommitted", "read_committed"]
+"""Whether a reader sees every record, or waits for transactions to end and sees those of committed ones alone."""
 
 TimestampType: TypeAlias = Literal["CreateTime", "LogAppendTime"]
 

@@ -12,4 +12,5 @@ def stream_capsule(
     *,
     rows_max: int = ...,
     bytes_max: int = ...,
+    committed: bool = ...,
 ) -> object: ...

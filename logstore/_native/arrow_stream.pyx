@@ -483,6 +483,7 @@ cdef class RecordStream:
 
     cdef list parts                     # of (log, start_offset, stop_offset), the next one last
     cdef ColumnCursor cursor
+    cdef bint committed
     cdef ColumnBatch pending
     cdef Py_ssize_t pending_at
     cdef Py_ssize_t rows_max
@@ -499,7 +500,7 @@ cdef class RecordStream:
                 if not self.parts:
                     return False
                 log, start_offset, stop_offset = self.parts.pop()
-                self.cursor = ColumnCursor(log, start_offset, stop_offset)
+                self.cursor = ColumnCursor(log, start_offset, stop_offset, 0, self.committed)
             self.pending = self.cursor.fetch_columns()
             self.pending_at = 0
             if self.pending is None:
@@ -651,7 +652,8 @@ cdef int check_requested(object requested_schema) except -1:
     return 0
 
 
-def stream_capsule(parts, requested_schema=None, *, Py_ssize_t rows_max=ROWS_MAX, Py_ssize_t bytes_max=BYTES_MAX):
+def stream_capsule(parts, requested_schema=None, *, Py_ssize_t rows_max=ROWS_MAX, Py_ssize_t bytes_max=BYTES_MAX,
+                   bint committed=False):
     """Records of one partition after another, as an ``arrow_array_stream`` capsule.
 
     Parameters
@@ -662,6 +664,8 @@ def stream_capsule(parts, requested_schema=None, *, Py_ssize_t rows_max=ROWS_MAX
         Must have the same fields; their types stay what they are.
     rows_max, bytes_max : int
         Where a record batch of the stream ends.
+    committed : bool
+        Records of committed transactions only, and of none.
 
     Returns
     -------
@@ -679,6 +683,7 @@ def stream_capsule(parts, requested_schema=None, *, Py_ssize_t rows_max=ROWS_MAX
     records = RecordStream.__new__(RecordStream)
     records.parts = list(parts)[::-1]
     records.rows_max = max(rows_max, 1)
+    records.committed = committed
     records.bytes_max = min(max(bytes_max, 0), BYTES_MAX)
     stream = <ArrowArrayStream *>malloc(sizeof(ArrowArrayStream))
     if stream == NULL:

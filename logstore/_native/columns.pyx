@@ -8,6 +8,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
+from logstore._native.aborted_transactions cimport AbortedRange, is_aborted
 from logstore._native.core cimport (
     LS_ATTRIBUTE_CONTROL,
     LS_BATCH_HEADER_BYTES,
@@ -148,6 +149,8 @@ cdef struct Walk:
     int64_t start_offset                # batches that end below it are passed over
     int64_t limit                       # exclusive
     BatchPlace place
+    const AbortedRange *aborted         # batches of these are passed over
+    size_t aborted_count
     ls_batch_header header              # of the batch the walk stopped at
     ls_fault fault
 
@@ -166,7 +169,8 @@ cdef Stop walk_chunk(Walk *walk, ColumnMemory memory) noexcept nogil:
             return STOP_LIMIT
         size_bytes = <Py_ssize_t>ls_batch_size_bytes(&walk.header)
         if (ls_batch_last_offset(&walk.header) >= walk.start_offset
-                and not walk.header.attributes & LS_ATTRIBUTE_CONTROL):
+                and not walk.header.attributes & LS_ATTRIBUTE_CONTROL
+                and not (walk.aborted_count and is_aborted(walk.aborted, walk.aborted_count, &walk.header))):
             if ls_batch_codec(&walk.header) != LS_CODEC_NONE and walk.header.records_count > 0:
                 return STOP_COMPRESSED
             status = append_batch(memory, &walk.header, walk.at + LS_BATCH_HEADER_BYTES, walk.at + size_bytes,
@@ -360,12 +364,15 @@ cdef class ColumnCursor:
         ``[start_offset, stop_offset)``, exact to the record; ``stop_offset`` None for as far as the log goes.
     chunk_bytes : int, optional
         Largest read, unless one batch is larger.
+    committed : bool
+        Stops at the last stable offset and leaves records of aborted transactions out.
     """
 
-    def __init__(self, LogState log not None, int64_t start_offset, stop_offset=None, Py_ssize_t chunk_bytes=0):
+    def __init__(self, LogState log not None, int64_t start_offset, stop_offset=None, Py_ssize_t chunk_bytes=0,
+                 bint committed=False):
         self.log = log
         self.cursor = LogCursor(log, start_offset, stop_offset,
-                                chunk_bytes if chunk_bytes > 0 else COLUMN_CHUNK_BYTES)
+                                chunk_bytes if chunk_bytes > 0 else COLUMN_CHUNK_BYTES, committed)
 
     def __iter__(self):
         return self
@@ -421,6 +428,12 @@ cdef class ColumnCursor:
             walk.start_offset = start_offset
             walk.limit = min(cursor.stop_offset, cursor.end_offset)
             walk.place = cursor.next_place()
+            walk.aborted_count = 0
+            if cursor.committed:
+                walk.limit = min(walk.limit, cursor.aborted_until)
+                if cursor.aborted is not None:
+                    walk.aborted = cursor.aborted.ranges
+                    walk.aborted_count = cursor.aborted.count
             while True:
                 with nogil:
                     stop = walk_chunk(&walk, memory)
@@ -476,6 +489,9 @@ cdef class ColumnCursor:
             if stop == STOP_LIMIT:
                 if walk.header.base_offset >= cursor.stop_offset:
                     cursor.next_offset = cursor.stop_offset
+                elif walk.header.base_offset < cursor.end_offset:
+                    cursor.aborted_until = 0  # decided since the aborted transactions were looked up
+                    continue
                 return None
         return None
 

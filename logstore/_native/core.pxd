@@ -33,6 +33,8 @@ cdef extern from "logstore/status.h" nogil:
 cdef extern from "logstore/bytes.h" nogil:
     void ls_store_i64(uint8_t *at, int64_t value)
     void ls_store_i32(uint8_t *at, int32_t value)
+    int16_t ls_load_i16(const uint8_t *at)
+    int32_t ls_load_i32(const uint8_t *at)
 
 
 cdef extern from "logstore/crc32c.h" nogil:

@@ -1,7 +1,7 @@
 # Appending to one log.
 
 cimport cython
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from logstore._native.core cimport ls_batch_builder, ls_fault, ls_roll_policy, ls_span
 from logstore._native.log_state cimport LogState
 from logstore._native.record_batch cimport RecordBatch
@@ -52,6 +52,14 @@ cdef class LogAppender(LogState):
     cdef bint append_time
     cdef bint keys_required
     cdef object clock
+    # what is known of producers with an id; replaced by _take_producers
+    cdef object producer_state          # storage.producer_state.ProducerState
+    cdef dict producers                 # its entries, by producer id
+    cdef dict open_transactions         # and first offsets, by producer id
+    cdef list aborted_entries           # aborted transactions whose marker is in the active segment
+    cdef int64_t unstable_after         # first unstable offset once the next end is published
+    cdef readonly bint has_producers    # a batch with a producer id was appended here
+    cdef readonly bint has_transactions
     cdef int64_t last_now_ms
 
     cdef int64_t now_ms(self) except? -1
@@ -71,6 +79,8 @@ cdef class LogAppender(LogState):
     cdef int hand_over(self) except -1
     cdef int publish_end(self) except -1
     cdef int write_batch(self, const void *header, const void *batch, size_t batch_bytes) except -1
+    cdef object plan_for(self, const void *header, const uint8_t *batch, bint checked)
+    cdef int take_over(self, object changes) except -1
     cdef int acknowledge(self, int64_t end_offset, int level) except -1
 
 

@@ -12,6 +12,7 @@ from libc.string cimport memset
 from logstore._native.clock cimport ls_wall_clock_ms
 from logstore._native.core cimport (
     LS_ATTRIBUTE_LOG_APPEND_TIME,
+    LS_ATTRIBUTE_TRANSACTIONAL,
     LS_BATCH_HEADER_BYTES,
     LS_CODEC_NONE,
     LS_DISK_FULL,
@@ -42,6 +43,7 @@ from logstore._native.core cimport (
 )
 from logstore._native.faults cimport raise_fault
 from logstore._native.log_state cimport LogState
+from logstore._native.producer_batches cimport marker_of
 from logstore._native.record_batch cimport RecordBatch, compressed_batch
 from logstore._native.segment cimport Segment
 from logstore._native.spans cimport HeaderList, SpanArray, span_of
@@ -63,6 +65,17 @@ STATE_READ_ONLY = <int>READ_ONLY
 STATE_FAILED = <int>FAILED
 STATE_CLOSED = <int>CLOSED
 STATE_FORKED = <int>FORKED
+
+# Fields of storage.producer_state.Plan, Producer and ProducerBatch; a test holds them together.
+cdef int PLAN_PRODUCER = 0
+cdef int PLAN_OPENS = 1
+cdef int PLAN_CLOSES = 2
+cdef int PLAN_ABORTED = 3
+cdef int PLAN_FIRST_UNSTABLE_OFFSET = 4
+cdef int PLAN_REPEATS = 5
+cdef int PRODUCER_TRANSACTION_OFFSET = 4
+cdef int REPEATED_LAST_OFFSET = 1
+cdef int REPEATED_TIMESTAMP = 3
 
 cdef str BUFFERED = "buffered"
 cdef str APPENDED = "appended"
@@ -103,6 +116,8 @@ cdef class LogAppender(LogState):
             raise_fault(&fault, "<memory>")
         self.write_state = READ_ONLY
         self.flush_messages = INT64_MAX
+        self.unstable_after = INT64_MAX
+        self.aborted_entries = []
 
     def __dealloc__(self):
         ls_batch_builder_free(&self.builder)
@@ -140,11 +155,12 @@ cdef class LogAppender(LogState):
         self.leader_epoch = leader_epoch
         self.roll_policy.created_ms = active.created_ms
 
-    def _start_segment(self, tuple segments not None, Segment active not None):
+    def _start_segment(self, tuple segments not None, Segment active not None, list aborted not None):
         """Rolls, in one step that no signal handler can come between. The lock is held by the append that asked for
         it, or by `_locked`."""
         self.active = active
         self.roll_policy.created_ms = active.created_ms
+        self.aborted_entries = aborted
         self.segments = segments
 
     def _replace_segments(self, tuple old not None, tuple new not None):
@@ -163,6 +179,22 @@ cdef class LogAppender(LogState):
             self.segments = self.segments[:i] + new + self.segments[i + len(old):]
             self.replacement_count += 1
         return True
+
+    def _take_producers(self, state not None, list aborted not None, bint has_producers, bint has_transactions):
+        """What is known of producers from here on: a `ProducerState`, and the aborted transactions of the active segment.
+        No append is under way."""
+        self.producer_state = state
+        self.producers = state.producers
+        self.open_transactions = state.open_transactions
+        self.unstable_after = state.first_unstable_offset
+        self.aborted_entries = aborted
+        self.has_producers = has_producers
+        self.has_transactions = has_transactions
+
+    def _forget_producers(self, producer_ids):
+        """Drops producers that have expired. The lock is held."""
+        for producer_id in producer_ids:
+            self.producers.pop(producer_id, None)
 
     def _set_write_state(self, int state):
         self.write_state = state
@@ -563,6 +595,8 @@ cdef class LogAppender(LogState):
     cdef int publish_end(self) except -1:
         self.batches_count += 1
         self.log_end_offset = self.next_offset
+        if self.first_unstable_offset != self.unstable_after:
+            self.first_unstable_offset = self.unstable_after  # after the end: see log_state.pxd
         if self.waiters:
             self.notify_waiters()
         if self.flush_by_time and not self.flush_scheduled:
@@ -600,6 +634,45 @@ cdef class LogAppender(LogState):
             self._write_failed(fault.reason.decode())
         raise_fault(&fault, self.active.path)
 
+    # ---- producers with an id -----------------------------------------------------------------------
+
+    cdef object plan_for(self, const void *opaque, const uint8_t *batch, bint checked):
+        """What a batch with a producer id will change in what is known of producers; None for nothing. Fields as in
+        `storage.producer_state.Plan`. The lock is held, the batch stamped."""
+        cdef const ls_batch_header *header = <const ls_batch_header *>opaque
+        cdef int32_t coordinator_epoch = -1
+        cdef int marker = marker_of(header, batch, &coordinator_epoch)
+        if marker >= 0:
+            return self.producer_state.plan_marker(header.producer_id, header.producer_epoch, marker == 1,
+                                                   coordinator_epoch, header.base_offset, header.max_timestamp, checked)
+        if marker == -1:
+            return self.producer_state.plan_batch(
+                header.producer_id, header.producer_epoch, header.base_sequence, header.base_offset,
+                ls_batch_last_offset(header), header.max_timestamp,
+                bool(header.attributes & LS_ATTRIBUTE_TRANSACTIONAL), checked)
+        return None
+
+    cdef int take_over(self, object changes) except -1:
+        """After the write, before its end is published: nothing here lets a signal handler in between."""
+        cdef tuple plan = <tuple>changes  # named ones, which a declared type would refuse
+        cdef tuple producer = <tuple>plan[PLAN_PRODUCER]
+        cdef object producer_id = producer[0]
+        cdef int64_t opens = plan[PLAN_OPENS]
+        self.producers[producer_id] = producer
+        self.has_producers = True
+        if opens >= 0:
+            self.has_transactions = True
+            self.open_transactions[producer_id] = producer[PRODUCER_TRANSACTION_OFFSET]
+            if opens < self.first_unstable_offset:
+                self.first_unstable_offset = opens
+        elif plan[PLAN_CLOSES]:
+            self.open_transactions.pop(producer_id, None)
+        if plan[PLAN_ABORTED] is not None:
+            self.aborted_entries.append(plan[PLAN_ABORTED])
+            self.aborted_possible = True
+        self.unstable_after = plan[PLAN_FIRST_UNSTABLE_OFFSET]
+        return 0
+
     # ---- whole batches ----------------------------------------------------------------------------
 
     cdef bint takes_unchecked(self, RecordBatch batch, int64_t now_ms):
@@ -624,34 +697,49 @@ cdef class LogAppender(LogState):
         cdef size_t size = ls_batch_size_bytes(&batch.header)
         cdef ls_batch_header header = batch.header
         cdef int64_t end
+        cdef object plan = None
+        cdef object repeated = None
         with self.mutex:
             self.check_writable()
             if not self.takes_unchecked(batch, self.now_ms()):
                 return None
-            self.check_expected(expected_offset)
             self.hand_over()
             if self.append_time:
-                ls_batch_stamp_timestamps(at, size, True, self.last_now_ms)
                 header.attributes |= LS_ATTRIBUTE_LOG_APPEND_TIME
                 header.max_timestamp = self.last_now_ms
             header.base_offset = self.next_offset
             header.partition_leader_epoch = self.leader_epoch
+            if header.producer_id >= 0:
+                plan = self.plan_for(&header, at, True)
+                repeated = plan[PLAN_REPEATS] if plan is not None else None
+            if repeated is None:
+                self.check_expected(expected_offset)
+            else:
+                header.base_offset = <int64_t>repeated[REPEATED_LAST_OFFSET] - header.last_offset_delta
+                if self.append_time:
+                    header.max_timestamp = repeated[REPEATED_TIMESTAMP]
+            if self.append_time:
+                ls_batch_stamp_timestamps(at, size, True, header.max_timestamp)
             ls_batch_stamp(at, header.base_offset, header.partition_leader_epoch)
             end = ls_batch_last_offset(&header) + 1
-            try:
-                self.write_batch(&header, at, size)
-            except BaseException:
-                # As it was: it may be tried again.
-                if self.append_time:
-                    ls_batch_stamp_timestamps(at, size, False, batch.header.max_timestamp)
-                ls_batch_stamp(at, 0, -1)
-                raise
+            if repeated is None:
+                try:
+                    self.write_batch(&header, at, size)
+                except BaseException:
+                    # As it was: it may be tried again.
+                    if self.append_time:
+                        ls_batch_stamp_timestamps(at, size, False, batch.header.max_timestamp)
+                    ls_batch_stamp(at, 0, -1)
+                    raise
+                if plan is not None:
+                    self.take_over(plan)
+                self.next_offset = end
             # Noted before anything can interrupt: whoever is, has to know that the batch must not be tried again.
-            self.next_offset = end
             batch.header = header
             batch.is_stampable = False
             batch.is_appended = True
-            self.publish_end()
+            if repeated is None:
+                self.publish_end()
         self.acknowledge(end, level)
         return header.base_offset, header.max_timestamp if header.attributes & LS_ATTRIBUTE_LOG_APPEND_TIME else -1
 
@@ -671,9 +759,10 @@ cdef class LogAppender(LogState):
         cdef ls_batch_header header
         cdef ls_fault fault
         cdef int64_t last
+        cdef object plan = None
+        cdef object repeated = None
         with self.mutex:
             self.check_writable()
-            self.check_expected(expected_offset)
             self.now_ms()
             self.hand_over()
             if as_leader:
@@ -694,15 +783,27 @@ cdef class LogAppender(LogState):
                 if header.partition_leader_epoch > self.leader_epoch:
                     self._epoch_started(header.partition_leader_epoch, header.base_offset)
                     self.leader_epoch = header.partition_leader_epoch
-            self.write_batch(&header, at, size)
-            self.next_offset = last + 1
+            if header.producer_id >= 0:
+                plan = self.plan_for(&header, at, as_leader)
+                repeated = plan[PLAN_REPEATS] if plan is not None else None
+            if repeated is None:
+                self.check_expected(expected_offset)
+                self.write_batch(&header, at, size)
+                if plan is not None:
+                    self.take_over(plan)
+                self.next_offset = last + 1
+            else:
+                last = repeated[REPEATED_LAST_OFFSET]
+                header.base_offset = last - header.last_offset_delta
+                header.max_timestamp = repeated[REPEATED_TIMESTAMP]
             if source is not None and source.is_stampable:
                 source.header.base_offset = header.base_offset
                 source.header.attributes = header.attributes
                 source.header.max_timestamp = header.max_timestamp
                 source.is_stampable = False
                 source.is_appended = True
-            self.publish_end()
+            if repeated is None:
+                self.publish_end()
         self.acknowledge(last + 1, level)
         return header.base_offset, last
 

@@ -1,6 +1,7 @@
 # Walking the batches of one log.
 
 from libc.stdint cimport int64_t, uint8_t
+from logstore._native.aborted_transactions cimport AbortedTransactions
 from logstore._native.core cimport ls_batch_header, ls_fault, ls_status
 from logstore._native.log_state cimport LogState
 from logstore._native.record_batch cimport Chunk, RecordBatch
@@ -23,13 +24,16 @@ cdef class LogCursor:
     cdef readonly LogState log
     cdef readonly int64_t next_offset   # of the next record wanted
     cdef readonly int64_t stop_offset   # exclusive
+    cdef readonly bint committed        # stops at the last stable offset, passes over aborted transactions
+    cdef AbortedTransactions aborted    # those that overlap [.., aborted_until); None for none
+    cdef int64_t aborted_until
     cdef Segment segment                # NULL-like None: locate first
     cdef Chunk chunk
     cdef Chunk spare_chunk              # the one before, to read into again
     cdef int64_t chunk_position         # of the chunk's first byte in the segment
     cdef Py_ssize_t at                  # next batch in the chunk
     cdef int64_t least_base_offset      # what the next batch's base offset must reach
-    cdef int64_t end_offset             # the log end offset when reach() last said True
+    cdef int64_t end_offset             # what could be read when reach() last said True
     cdef int64_t seen_truncations
     cdef int64_t seen_replacements
     cdef Py_ssize_t chunk_bytes
@@ -39,6 +43,7 @@ cdef class LogCursor:
     cdef bint reach(self) except -1
     cdef bint reach_chunk(self) except -1
     cdef bint relocate(self) except -1
+    cdef int look_up_aborted(self, int64_t start_offset) except -1
     cdef bint end_of_log(self, int64_t log_end_offset) except -1
     cdef bint reach_whole(self, const ls_fault *torn, bint in_place) except -1
     cdef BatchPlace next_place(self)

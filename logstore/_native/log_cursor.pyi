@@ -5,8 +5,14 @@ class LogCursor:
     log: LogState
     next_offset: int
     stop_offset: int
+    committed: bool
     def __init__(
-        self, log: LogState, start_offset: int, stop_offset: int | None = None, chunk_bytes: int = 0
+        self,
+        log: LogState,
+        start_offset: int,
+        stop_offset: int | None = None,
+        chunk_bytes: int = 0,
+        committed: bool = False,
     ): ...
     def __iter__(self) -> LogCursor: ...
     def __next__(self) -> RecordBatch: ...

@@ -2,6 +2,7 @@
 
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t
+from logstore._native.aborted_transactions cimport AbortedTransactions
 from logstore._native.core cimport (
     LS_CORRUPT,
     LS_OK,
@@ -51,9 +52,12 @@ cdef class LogCursor:
         Exclusive; None for as far as the log goes.
     chunk_bytes : int, optional
         Largest read, unless one batch is larger.
+    committed : bool
+        Stops at the last stable offset and passes over batches of aborted transactions.
     """
 
-    def __init__(self, LogState log not None, int64_t start_offset, stop_offset=None, Py_ssize_t chunk_bytes=0):
+    def __init__(self, LogState log not None, int64_t start_offset, stop_offset=None, Py_ssize_t chunk_bytes=0,
+                 bint committed=False):
         self.log = log
         self.next_offset = start_offset
         self.stop_offset = INT64_MAX if stop_offset is None else stop_offset
@@ -61,6 +65,7 @@ cdef class LogCursor:
         self.next_chunk_bytes = min(FIRST_CHUNK_BYTES, self.chunk_bytes)
         self.seen_truncations = log.truncation_count
         self.seen_replacements = log.replacement_count
+        self.committed = committed
 
     def __iter__(self):
         return self
@@ -72,7 +77,8 @@ cdef class LogCursor:
         return batch
 
     def next_batch(self):
-        """The next batch, or None at the log end offset or ``stop_offset``; call again once there is more.
+        """The next batch, or None at the log end offset (or last stable offset) or ``stop_offset``; call again once there
+        is more.
 
         Raises
         ------
@@ -100,6 +106,7 @@ cdef class LogCursor:
                 )
             self.seen_truncations = self.log.truncation_count
             self.segment = None
+            self.aborted_until = 0
         return 0
 
     cdef bint relocate(self) except -1:
@@ -120,13 +127,14 @@ cdef class LogCursor:
                     raise
 
     cdef bint reach_chunk(self) except -1:
-        cdef int64_t log_end_offset
+        cdef int64_t log_end_offset, limit
         while True:
             self.log.check_readable()
             # The end offset first: everything below it is published before it is.
             log_end_offset = self.log.log_end_offset
+            limit = min(log_end_offset, self.log.first_unstable_offset) if self.committed else log_end_offset
             self.check_truncation()
-            if self.next_offset >= self.stop_offset or self.next_offset >= log_end_offset:
+            if self.next_offset >= self.stop_offset or self.next_offset >= limit:
                 if self.next_offset > log_end_offset and self.next_offset < self.stop_offset:
                     raise out_of_range(self.log, self.next_offset)
                 return False
@@ -135,12 +143,25 @@ cdef class LogCursor:
             if self.segment is None and not self.locate():
                 return self.end_of_log(log_end_offset)
             if self.at < self.chunk.size:
-                self.end_offset = log_end_offset
+                self.end_offset = limit
+                if self.committed and self.next_offset >= self.aborted_until:
+                    self.look_up_aborted(self.next_offset)
                 return True
             if self.chunk_position + self.at < ls_segment_size_bytes(self.segment.segment):
                 self.fill(0)
             elif not self.next_segment():
                 return self.end_of_log(log_end_offset)
+
+    cdef int look_up_aborted(self, int64_t start_offset) except -1:
+        """Fetches the aborted transactions from an offset on, as far as this segment goes and all are decided."""
+        cdef int64_t until = min(self.end_offset, self.segment.options.end_offset_max)
+        self.aborted = None
+        if self.log.aborted_possible:
+            found = self.log._aborted_between(start_offset, until)
+            if found:
+                self.aborted = AbortedTransactions(found)
+        self.aborted_until = until
+        return 0
 
     cdef bint end_of_log(self, int64_t log_end_offset) except -1:
         """No batch is left. Fine where the log ends in a gap; where records are known to be missing, it is said."""
@@ -201,6 +222,8 @@ cdef class LogCursor:
                 if self.relocate():
                     continue
                 raise_fault(&fault, self.segment.path)
+            if self.committed and header.base_offset >= self.end_offset:
+                return None  # behind a gap that ends at the last stable offset
             self.at += <Py_ssize_t>ls_batch_size_bytes(&header)
             self.least_base_offset = ls_batch_last_offset(&header) + 1
             if self.least_base_offset <= self.next_offset:
@@ -209,6 +232,11 @@ cdef class LogCursor:
                 self.next_offset = self.stop_offset
                 return None
             self.next_offset = self.least_base_offset
+            if self.committed:
+                if header.base_offset >= self.aborted_until:
+                    self.look_up_aborted(header.base_offset)
+                if self.aborted is not None and self.aborted.holds(&header):
+                    continue
             return RecordBatch.wrap(self.chunk, at, &header, self.log.topic, self.log.partition, self.segment.path,
                                     position)
         return None

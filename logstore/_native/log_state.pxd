@@ -11,6 +11,10 @@ cdef class LogState:
     cdef readonly tuple segments                # of Segment, ascending; the last one is active
     cdef readonly int64_t log_start_offset
     cdef readonly int64_t log_end_offset        # readers see records below it
+    # First offset of the oldest open transaction, INT64_MAX for none. Lowered before log_end_offset rises past it, raised
+    # after: readers that load log_end_offset first find every transaction below both decided.
+    cdef readonly int64_t first_unstable_offset
+    cdef readonly bint aborted_possible         # some transaction was aborted, or that is not known
     cdef readonly int64_t truncation_count      # how often records were taken away from the end
     cdef readonly list truncation_offsets       # where the log ended after each
     cdef readonly int64_t replacement_count     # how often segments have taken the place of others
@@ -18,5 +22,6 @@ cdef class LogState:
     cdef readonly bint is_open
     cdef tuple waiters                          # objects with notify(), each once; empty almost always
 
+    cdef int64_t stable_end(self) noexcept
     cdef int check_readable(self) except -1
     cdef int notify_waiters(self) except -1

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Protocol
 
 from logstore._native.segment import Segment
@@ -16,6 +17,8 @@ class LogState:
     replacement_count: int
     contiguous: bool
     is_open: bool
+    first_unstable_offset: int
+    aborted_possible: bool
     def add_waiter(self, waiter: Notified) -> None: ...
     def remove_waiter(self, waiter: Notified) -> None: ...
     def _identify(self, topic: str, partition: int) -> None: ...
@@ -28,4 +31,9 @@ class LogState:
         contiguous: bool | None = None,
         truncated: int | None = None,
         is_open: bool | None = None,
+        first_unstable_offset: int | None = None,
+        aborted_possible: bool | None = None,
     ) -> None: ...
+    def _aborted_between(
+        self, start_offset: int, end_offset: int
+    ) -> Sequence[tuple[int, int, int, int]]: ...

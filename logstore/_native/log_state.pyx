@@ -1,5 +1,6 @@
 """The state of one log that its readers and its writer share."""
 
+from libc.stdint cimport INT64_MAX, int64_t
 from logstore._native.wakeup cimport Waker
 
 from logstore.errors import ClosedError
@@ -16,6 +17,8 @@ cdef class LogState:
         Ascending; the last one is active.
     log_start_offset, log_end_offset : int
         What can be read: ``[log_start_offset, log_end_offset)``.
+    first_unstable_offset : int
+        First offset of the oldest open transaction; 2^63-1 for none.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -24,6 +27,16 @@ cdef class LogState:
         self.waiters = ()
         self.truncation_offsets = []
         self.is_open = True
+        self.first_unstable_offset = INT64_MAX
+
+    cdef int64_t stable_end(self) noexcept:
+        """Up to where every transaction is decided."""
+        cdef int64_t end_offset = self.log_end_offset  # first; see log_state.pxd
+        return min(end_offset, self.first_unstable_offset)
+
+    def _aborted_between(self, int64_t start_offset, int64_t end_offset):
+        """Aborted transactions that overlap ``[start, end)``, as (producer id, first offset, last offset, ..)."""
+        return ()
 
     cdef int check_readable(self) except -1:
         if not self.is_open:
@@ -58,7 +71,7 @@ cdef class LogState:
         self.partition = partition
 
     def _publish(self, *, segments=None, log_start_offset=None, log_end_offset=None, contiguous=None, truncated=None,
-                 is_open=None):
+                 is_open=None, first_unstable_offset=None, aborted_possible=None):
         """Publishes new state in the order readers rely on, and wakes those who wait."""
         if truncated is not None:
             self.truncation_offsets.append(truncated)
@@ -71,7 +84,13 @@ cdef class LogState:
             self.segments = segments
         if log_start_offset is not None:
             self.log_start_offset = log_start_offset
+        if aborted_possible is not None:
+            self.aborted_possible = aborted_possible
+        if first_unstable_offset is not None:
+            self.first_unstable_offset = min(self.first_unstable_offset, <int64_t>first_unstable_offset)
         if log_end_offset is not None:
             self.log_end_offset = log_end_offset
+        if first_unstable_offset is not None:
+            self.first_unstable_offset = first_unstable_offset
         if self.waiters:
             self.notify_waiters()

@@ -13,7 +13,8 @@ from logstore.broker.following import Follower
 from logstore.broker.topic import Topic
 from logstore.broker_api import TopicLimits, Wakeable
 from logstore.errors import ClosedError, UnknownTopicOrPartitionError
-from logstore.model import Durability, OffsetAndTimestamp
+from logstore.model import Durability, IsolationLevel, OffsetAndTimestamp
+from logstore.storage.log_producers import is_committed
 
 __all__ = ["PartitionService"]
 
@@ -109,19 +110,41 @@ class PartitionService:
         """Returns once all records of a partition below an offset are on disk."""
         self.topic(topic).partition(partition).flush_until(offset)
 
-    def cursor(self, topic: str, partition: int, offset: int, *, read_bytes: int = 0) -> LogCursor:
+    def cursor(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        *,
+        read_bytes: int = 0,
+        isolation_level: IsolationLevel = "read_uncommitted",
+    ) -> LogCursor:
         """A cursor over whole batches from the one that holds an offset on."""
-        return LogCursor(self.topic(topic).partition(partition), offset, None, read_bytes)
+        log = self.topic(topic).partition(partition)
+        return log.cursor(offset, read_bytes=read_bytes, isolation_level=isolation_level)
 
-    def column_cursor(self, topic: str, partition: int, offset: int, *, read_bytes: int = 0) -> ColumnCursor:
+    def column_cursor(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        *,
+        read_bytes: int = 0,
+        isolation_level: IsolationLevel = "read_uncommitted",
+    ) -> ColumnCursor:
         """A cursor over columns from an offset on."""
-        return ColumnCursor(self.topic(topic).partition(partition), offset, None, read_bytes)
+        log = self.topic(topic).partition(partition)
+        return log.column_cursor(offset, read_bytes=read_bytes, isolation_level=isolation_level)
 
-    def partition_offsets(self, topic: str, partition: int) -> tuple[int, int]:
-        """Log start offset and log end offset."""
+    def partition_offsets(
+        self, topic: str, partition: int, *, isolation_level: IsolationLevel = "read_uncommitted"
+    ) -> tuple[int, int]:
+        """Log start offset, and log end offset or last stable offset."""
         log = self.topic(topic).partition(partition)
         if log.read_only:
             log.refresh()
+        if is_committed(isolation_level):
+            return log.log_start_offset, log.last_stable_offset
         return log.log_start_offset, log.log_end_offset
 
     def offset_for_timestamp(self, topic: str, partition: int, timestamp: int) -> OffsetAndTimestamp | None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from logstore._native.record_reader import RecordReader
 from logstore._native.topic_appender import TopicAppender
 from logstore.errors import InvalidRequestError, UnknownTopicOrPartitionError
-from logstore.model import Durability, OffsetAndTimestamp
+from logstore.model import Durability, IsolationLevel, OffsetAndTimestamp
 from logstore.positions import Position
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
-from logstore.storage.log_reading import read_logs
+from logstore.storage.log_producers import is_committed
+from logstore.storage.log_reading import read_logs, scan_logs
 
 if TYPE_CHECKING:
     from logstore.broker.metadata import TopicMetadata
@@ -66,7 +67,7 @@ class Topic(TopicAppender):
         return self.logs[number]
 
     def _bounds(
-        self, start: Position, stop: Position | None, partition: int | None
+        self, start: Position, stop: Position | None, partition: int | None, committed: bool = False
     ) -> tuple[list[Log], list[tuple[int, int | None]]]:
         if partition is None and len(self.logs) > 1:
             for what, position in (("start", start), ("stop", stop)):
@@ -76,7 +77,7 @@ class Topic(TopicAppender):
                         f"{self.name!r} counts for itself"
                     )
         logs = list(self.logs) if partition is None else [self.partition(partition)]
-        return logs, [log.bounds(start, stop) for log in logs]
+        return logs, [log.bounds(start, stop, committed=committed) for log in logs]
 
     def read(
         self,
@@ -86,6 +87,7 @@ class Topic(TopicAppender):
         partition: int | None = None,
         follow: bool = False,
         timeout: float | None = None,
+        isolation_level: IsolationLevel = "read_uncommitted",
     ) -> RecordReader:
         """Reads records.
 
@@ -103,6 +105,9 @@ class Topic(TopicAppender):
             At the end, waits for new records.
         timeout : float, optional
             Seconds to wait for the next record; then the read ends. None waits for ever.
+        isolation_level : {"read_uncommitted", "read_committed"}
+            With ``"read_committed"``, records of aborted transactions are left out, and each partition's read ends, or
+            waits, where its oldest open transaction begins.
 
         Returns
         -------
@@ -115,17 +120,23 @@ class Topic(TopicAppender):
         CorruptDataError
             While iterating: the next batch is damaged. Another read can start behind it.
         """
-        logs, bounds = self._bounds(start, stop, partition)
-        return read_logs(logs, bounds, follow=follow, timeout=timeout)
+        committed = is_committed(isolation_level)
+        logs, bounds = self._bounds(start, stop, partition, committed)
+        return read_logs(logs, bounds, follow=follow, timeout=timeout, committed=committed)
 
     def scan(
-        self, start: Position = "earliest", *, stop: Position | None = None, partition: int | None = None
+        self,
+        start: Position = "earliest",
+        *,
+        stop: Position | None = None,
+        partition: int | None = None,
+        isolation_level: IsolationLevel = "read_uncommitted",
     ) -> Scan:
         """Reads columns: numpy arrays and an Arrow stream, with no Python object per record.
 
         Parameters
         ----------
-        start, stop, partition
+        start, stop, partition, isolation_level
             As in `read`; the scan ends where the partitions end now.
 
         Returns
@@ -137,16 +148,9 @@ class Topic(TopicAppender):
         ------
         As `read`.
         """
-        from logstore.records.scan import Scan
-
-        logs, bounds = self._bounds(start, stop, partition)
-        return Scan(
-            logs,
-            [
-                (first, log.log_end_offset if end is None else min(end, log.log_end_offset))
-                for log, (first, end) in zip(logs, bounds, strict=True)
-            ],
-        )
+        committed = is_committed(isolation_level)
+        logs, bounds = self._bounds(start, stop, partition, committed)
+        return scan_logs(logs, bounds, committed=committed)
 
     def offset_for_timestamp(self, timestamp: int, partition: int = 0) -> OffsetAndTimestamp | None:
         """The first record of a partition at or after a time in ms; None where there is none."""

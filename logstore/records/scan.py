@@ -30,6 +30,8 @@ class Scan:
         Read one after another.
     bounds : sequence of (int, int)
         For each log the first offset wanted and the one behind the last.
+    committed : bool
+        Leaves records of aborted transactions out, and ends where the oldest open one begins.
 
     Raises
     ------
@@ -47,16 +49,19 @@ class Scan:
     Bytes of a header's key that are not UTF-8 become U+FFFD.
     """
 
-    def __init__(self, logs: Sequence[LogState], bounds: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, logs: Sequence[LogState], bounds: Sequence[tuple[int, int]], *, committed: bool = False
+    ) -> None:
         if len(logs) != len(bounds):
             raise InvalidRequestError(
                 f"a scan needs bounds for each log, not {len(bounds)} for {len(logs)}"
             )
+        self._committed = committed
         self._parts = tuple((log, *pair) for log, pair in zip(logs, bounds, strict=True))
 
     def __iter__(self) -> Iterator[ColumnBatch]:
         for log, start_offset, stop_offset in self._parts:
-            yield from ColumnCursor(log, start_offset, stop_offset)
+            yield from ColumnCursor(log, start_offset, stop_offset, committed=self._committed)
 
     def __arrow_c_schema__(self) -> object:
         """The schema as a capsule; called by Arrow readers."""
@@ -64,7 +69,7 @@ class Scan:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """A stream over the records as a capsule; called by Arrow readers."""
-        return stream_capsule(self._parts, requested_schema)
+        return stream_capsule(self._parts, requested_schema, committed=self._committed)
 
     def __repr__(self) -> str:
         parts = ", ".join(

@@ -25,6 +25,8 @@ _CRC = struct.Struct(">I")
 FLAG_CLEAN = 1
 FLAG_SYNC_FAILED = 2
 FLAG_CONTIGUOUS = 4
+FLAG_PRODUCERS = 8
+FLAG_TRANSACTIONS = 16
 
 
 class Checkpoint(NamedTuple):
@@ -46,6 +48,9 @@ class Checkpoint(NamedTuple):
         An fsync failed: pages that look right may not be on disk.
     is_contiguous : bool
         No compaction, truncation or follower has left gaps between batches.
+    has_producers, has_transactions : bool
+        A batch below the flushed offset has a producer id, or began a transaction. Without, no producer snapshot or
+        transaction index has to be looked for.
     """
 
     log_start_offset: int = 0
@@ -56,6 +61,8 @@ class Checkpoint(NamedTuple):
     is_clean: bool = False
     sync_failed: bool = False
     is_contiguous: bool = True
+    has_producers: bool = False
+    has_transactions: bool = False
 
 
 class CheckpointFile:
@@ -108,6 +115,8 @@ class CheckpointFile:
                     is_clean=bool(flags & FLAG_CLEAN),
                     sync_failed=bool(flags & FLAG_SYNC_FAILED),
                     is_contiguous=bool(flags & FLAG_CONTIGUOUS),
+                    has_producers=bool(flags & FLAG_PRODUCERS),
+                    has_transactions=bool(flags & FLAG_TRANSACTIONS),
                 )
         return newest
 
@@ -127,6 +136,7 @@ class CheckpointFile:
         sequence = self._sequence + 1
         flags = (
             FLAG_CLEAN * state.is_clean + FLAG_SYNC_FAILED * state.sync_failed + FLAG_CONTIGUOUS * state.is_contiguous
+            + FLAG_PRODUCERS * state.has_producers + FLAG_TRANSACTIONS * state.has_transactions
         )
         body = _BODY.pack(MAGIC, VERSION, flags, sequence, *state[:5])
         write_at(self.path, sequence % 2 * SLOT_BYTES, body + _CRC.pack(crc32c(body)), sync=sync)

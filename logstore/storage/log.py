@@ -35,6 +35,7 @@ from logstore.storage.flush_scheduler import FlushScheduler
 from logstore.storage.leader_epochs import LeaderEpochs
 from logstore.storage.log_flushing import FlushedLog, nothing, storage_logger
 from logstore.storage.recovery import (
+    OpenedLog,
     interrupted_truncation,
     last_leader_epoch,
     list_segments,
@@ -143,6 +144,10 @@ class Log(FlushedLog):
         self._checkpoint = Checkpoint()
         self._digests = SegmentDigests(self.path)
         self._is_clean = False
+        self._producer_state = None
+        self._transactions_lock = threading.Lock()
+        self._pending_snapshots = []
+        self._snapshot_position = 0
         self._listed_ns = -1  # when the directory had changed last, at its last listing; a reader process's
         if read_only:
             self._open(known, trust_checkpoint=trust_checkpoint)
@@ -227,7 +232,7 @@ class Log(FlushedLog):
                 self._checkpoint = self._checkpoint._replace(
                     flushed_offset=opened.log_end_offset, segment_base_offset=opened.segments[-1].base_offset,
                     position=opened.segments[-1].size_bytes, log_end_offset=opened.log_end_offset, is_clean=False,
-                    sync_failed=False,
+                    sync_failed=False, has_producers=True, has_transactions=True,  # what was scanned may have them
                 )
                 self._checkpoint_file.write(self._checkpoint, sync=True)
             opened.segments = remove_below_start(self, opened.segments, self._checkpoint.log_start_offset)
@@ -236,11 +241,14 @@ class Log(FlushedLog):
             checkpoint is None and not opened.report.scanned_bytes
         )
         self._checkpoint = self._checkpoint._replace(is_contiguous=contiguous)
+        log_start_offset = min(max(self._checkpoint.log_start_offset, first), opened.log_end_offset)
+        self._load_producers_of(opened, log_start_offset, stored)
         self._publish(
             segments=tuple(opened.segments),
-            log_start_offset=min(max(self._checkpoint.log_start_offset, first), opened.log_end_offset),
+            log_start_offset=log_start_offset,
             log_end_offset=opened.log_end_offset,
             contiguous=contiguous,
+            first_unstable_offset=self._producer_state.first_unstable_offset if self._producer_state else None,
         )
         self._set_flushed_offset(opened.flushed_offset)
         if writable:
@@ -255,6 +263,25 @@ class Log(FlushedLog):
             if opened.flushed_offset < opened.log_end_offset and self.config["flush.ms"] != INT64_MAX:
                 self._flush_was_scheduled(True)
                 self._schedule_flush()
+
+    def _load_producers_of(self, opened: OpenedLog, log_start_offset: int, stored: Checkpoint | None) -> None:
+        """Loads what is known of producers, if the log is to be written or its readers have asked for it."""
+        writes = not self.read_only and self.damage is None
+        if not writes and self._producer_state is None:
+            return
+        self._producer_state = None
+        try:
+            self._load_producers(
+                opened.segments, log_start_offset, opened.log_end_offset, known=stored, now_ms=self._now_ms()
+            )
+        except CorruptDataError as error:
+            if not writes:
+                raise
+            self.damage = error
+            storage_logger().error("%s", error)
+        self._checkpoint = self._checkpoint._replace(
+            has_producers=self.has_producers, has_transactions=self.has_transactions
+        )
 
     def _apply_config(self) -> None:
         config = self.config
@@ -305,7 +332,11 @@ class Log(FlushedLog):
         old.seal(base_offset)
         with contextlib.suppress(StorageFailureError):
             write_indexes(old, final=True)
-        self._start_segment((*self._without_old_descriptors(), new), new)
+        assert self._producer_state is not None
+        self._freeze_producers(base_offset)
+        self._snapshot_position = 0
+        aborted = self._aborted.begin(base_offset, self._producer_state.first_unstable_offset)
+        self._start_segment((*self._without_old_descriptors(), new), new, aborted)
         if self.config["segment.jitter.ms"]:
             self._scheduler.schedule(0, self._apply_config)
         self._scheduler.schedule(0, self._flush_in_background)
@@ -510,9 +541,15 @@ class Log(FlushedLog):
         self._checkpoint = checkpoint
         if not checkpoint.is_contiguous:
             opened.segments[-1].allow_gaps()
+        opened.log_end_offset = offset
+        self._load_producers_of(opened, checkpoint.log_start_offset, checkpoint)
+        if self.damage is not None:
+            self._set_write_state(log_appender.STATE_READ_ONLY)
+            raise self.damage
+        assert self._producer_state is not None
         self._publish(
             segments=tuple(opened.segments), log_start_offset=checkpoint.log_start_offset, log_end_offset=offset,
-            contiguous=checkpoint.is_contiguous,
+            contiguous=checkpoint.is_contiguous, first_unstable_offset=self._producer_state.first_unstable_offset,
         )
         self._activate(opened.segments[-1], offset, min(self.flushed_offset, offset), max(self._epochs.latest, 0), False)
         with contextlib.suppress(StorageFailureError):  # what stays is checked when used, and only costs time
@@ -638,13 +675,15 @@ class Log(FlushedLog):
                     write_indexes(segment, final=True, sync=True)
         active = self.segments[-1]
         state = self._state_at(active.base_offset, active.size_bytes, self.log_end_offset)._replace(is_clean=True)
-        if self._is_clean and state == self._checkpoint and not active.doubtful_index:
+        self._freeze_producers()
+        if self._is_clean and state == self._checkpoint and not active.doubtful_index and not self._pending_snapshots:
             return
         if self._new_names:
             self._sync()
         active.seal(INT64_MAX)
         try:
             write_indexes(active, final=True, sync=True)
+            self._write_snapshots(self.log_end_offset, sync=True)
             self._save_checkpoint(state, sync=True)
             self._record_digests(self.segments, closing=True)
         except DiskFullError as error:

@@ -26,6 +26,10 @@ __all__ = ["FlushedLog", "nothing", "storage_logger"]
 CHECKPOINT_INTERVAL_BYTES = 4 << 20
 
 
+# Bytes of one segment after which its producers are written down once more: what is replayed after a crash at most.
+SNAPSHOT_INTERVAL_BYTES = 16 << 20
+
+
 class FlushedLog(ReadableLog):
     """What makes a log's acknowledgements true. `logstore.storage.log.Log` is what is used."""
 
@@ -33,6 +37,7 @@ class FlushedLog(ReadableLog):
     _failure: StorageFailureError | None
     _new_names: bool
     _digests: SegmentDigests
+    _snapshot_position: int
 
     def _write_failed(self, reason: str) -> None:
         storage_logger().error("%s-%d: %s failed; the log is closed for writing until it is opened again",
@@ -66,6 +71,10 @@ class FlushedLog(ReadableLog):
         self._flush_was_scheduled(False)
         if self.is_writable:
             self._flush_until(self.log_end_offset)
+
+    def _freeze_in_background(self) -> None:
+        if self.is_writable:
+            self._locked(self._freeze_producers)
 
     def _not_writable(self) -> LogstoreError:
         if not self.is_open:
@@ -134,6 +143,9 @@ class FlushedLog(ReadableLog):
                 self._fail(error)
             raise
         self._set_flushed_offset(end_offset)
+        if self._pending_snapshots:
+            with contextlib.suppress(StorageFailureError):  # without them the next open replays more
+                self._write_snapshots(end_offset)
         saved = self._checkpoint
         if active.base_offset != saved.segment_base_offset or position - saved.position >= CHECKPOINT_INTERVAL_BYTES:
             with contextlib.suppress(StorageFailureError):  # a hint: without it the next open reads more
@@ -145,6 +157,9 @@ class FlushedLog(ReadableLog):
                 write_indexes(active, sync=True)
                 self._save_checkpoint(self._state_at(active.base_offset, position, end_offset))
                 self._record_digests(segments)
+            if self.has_producers and position - self._snapshot_position >= SNAPSHOT_INTERVAL_BYTES:
+                self._snapshot_position = position
+                self._scheduler.schedule(0, self._freeze_in_background)
 
     def _record_digests(self, segments: tuple[Segment, ...], *, closing: bool = False) -> None:
         """Notes what the segments sealed since hold, and when closing the active one; all of it is on disk, and
@@ -183,6 +198,8 @@ class FlushedLog(ReadableLog):
             position=position,
             log_end_offset=end_offset,
             is_contiguous=self._checkpoint.is_contiguous,
+            has_producers=self.has_producers,
+            has_transactions=self.has_transactions,
         )
 
     def _save_checkpoint(self, state: Checkpoint, *, sync: bool = False) -> None:

@@ -6,39 +6,33 @@ import os
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from logstore._native.log_appender import LogAppender
+from logstore._native.columns import ColumnCursor
 from logstore._native.log_cursor import LogCursor
 from logstore._native.record_batch import RecordBatch
 from logstore._native.record_reader import RecordReader
 from logstore._native.segment import Segment
 from logstore.errors import CorruptDataError, OffsetOutOfRangeError, StorageFailureError
-from logstore.model import OffsetAndTimestamp
+from logstore.model import IsolationLevel, OffsetAndTimestamp
 from logstore.positions import Position, resolve_position
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
-from logstore.storage.config import TopicConfig
 from logstore.storage.files import refusals
+from logstore.storage.log_producers import ProducerLog, is_committed
 from logstore.storage.recovery import SegmentSettings, list_segments
 from logstore.storage.waiting import Waiter, watch_directories
 
 if TYPE_CHECKING:
     from logstore.records.scan import Scan
 
-__all__ = ["ReadableLog", "read_logs"]
+__all__ = ["ReadableLog", "read_logs", "scan_logs"]
 
 
-class ReadableLog(LogAppender):
+class ReadableLog(ProducerLog):
     """What a log offers its readers. `logstore.storage.log.Log` is what is used."""
 
-    path: str
-    config: TopicConfig
-    read_only: bool
-    damage: CorruptDataError | None
-    _clock: Callable[[], int] | None
-    _checkpoint: Checkpoint
     _checkpoint_file: CheckpointFile
     _flush_lock: threading.Lock
     _listed_ns: int
@@ -52,11 +46,11 @@ class ReadableLog(LogAppender):
             self.config["index.interval.bytes"], self.config["segment.index.bytes"], self.contiguous
         )
 
-    def _now_ms(self) -> int:
-        return time.time_ns() // 1_000_000 if self._clock is None else self._clock()
-
-    def bounds(self, start: Position = "earliest", stop: Position | None = None) -> tuple[int, int | None]:
-        """Offsets of a start and a stop position, ``(first, end)``; an end of None means none.
+    def bounds(
+        self, start: Position = "earliest", stop: Position | None = None, *, committed: bool = False
+    ) -> tuple[int, int | None]:
+        """Offsets of a start and a stop position, ``(first, end)``; an end of None means none. For readers of committed
+        records ``"latest"`` is the last stable offset.
 
         Raises
         ------
@@ -66,8 +60,9 @@ class ReadableLog(LogAppender):
         """
         if self.read_only:
             self.refresh()
-        first = self._offset_of(start, "start")
-        end = None if stop is None else self._offset_of(stop, "stop")
+        latest = self.last_stable_offset if committed else self.log_end_offset
+        first = self._offset_of(start, "start", latest)
+        end = None if stop is None else self._offset_of(stop, "stop", latest)
         if first > self.log_end_offset or first < self.log_start_offset:
             raise OffsetOutOfRangeError(
                 f"offset {first} is outside of {self.topic}-{self.partition}, which holds offsets "
@@ -76,20 +71,48 @@ class ReadableLog(LogAppender):
             )
         return first, end
 
-    def _offset_of(self, position: Position, what: str) -> int:
+    def _offset_of(self, position: Position, what: str, latest: int) -> int:
         if type(position) is int and position >= 0:
             return position
         kind, number = resolve_position(position, what, self._now_ms())
         if kind == "earliest":
             return int(self.log_start_offset)
         if kind == "latest":
-            return int(self.log_end_offset)
+            return latest
         found = self.offset_for_timestamp(number)
         return int(self.log_end_offset) if found is None else found.offset
 
-    def cursor(self, start_offset: int, stop_offset: int | None = None) -> LogCursor:
-        """A cursor over whole batches; the first one may begin before the start offset. One thread at a time."""
-        return LogCursor(self, start_offset, stop_offset)
+    def cursor(
+        self,
+        start_offset: int,
+        stop_offset: int | None = None,
+        *,
+        read_bytes: int = 0,
+        isolation_level: IsolationLevel = "read_uncommitted",
+    ) -> LogCursor:
+        """A cursor over whole batches; the first one may begin before the start offset. One thread at a time.
+
+        With ``"read_committed"`` it ends at the last stable offset, and batches of aborted transactions are passed over.
+        Transaction markers are handed out at both levels: they are batches, though none of their records is anybody's.
+        """
+        committed = is_committed(isolation_level)
+        if committed:
+            self._know_transactions()
+        return LogCursor(self, start_offset, stop_offset, read_bytes, committed)
+
+    def column_cursor(
+        self,
+        start_offset: int,
+        stop_offset: int | None = None,
+        *,
+        read_bytes: int = 0,
+        isolation_level: IsolationLevel = "read_uncommitted",
+    ) -> ColumnCursor:
+        """A cursor over columns, without control batches. One thread at a time."""
+        committed = is_committed(isolation_level)
+        if committed:
+            self._know_transactions()
+        return ColumnCursor(self, start_offset, stop_offset, read_bytes, committed)
 
     def read(
         self,
@@ -98,6 +121,7 @@ class ReadableLog(LogAppender):
         stop: Position | None = None,
         follow: bool = False,
         timeout: float | None = None,
+        isolation_level: IsolationLevel = "read_uncommitted",
     ) -> RecordReader:
         """Reads records in order of their offsets.
 
@@ -112,6 +136,9 @@ class ReadableLog(LogAppender):
             At the end, waits for new records.
         timeout : float, optional
             Seconds to wait for the next record; then the read ends. None waits for ever.
+        isolation_level : {"read_uncommitted", "read_committed"}
+            With ``"read_committed"``, records of aborted transactions are left out, and the read ends, or waits, where
+            the oldest open transaction begins.
 
         Returns
         -------
@@ -124,7 +151,9 @@ class ReadableLog(LogAppender):
         CorruptDataError
             While iterating: the next batch is damaged.
         """
-        return read_logs([self], [self.bounds(start, stop)], follow=follow, timeout=timeout)
+        committed = is_committed(isolation_level)
+        bounds = self.bounds(start, stop, committed=committed)
+        return read_logs([self], [bounds], follow=follow, timeout=timeout, committed=committed)
 
     def fetch(self, offset: int, max_bytes: int = 1 << 20) -> list[RecordBatch]:
         """Whole batches from the one that holds an offset on.
@@ -156,12 +185,16 @@ class ReadableLog(LogAppender):
                 break
         return batches
 
-    def scan(self, start: Position = "earliest", *, stop: Position | None = None) -> Scan:
+    def scan(
+        self,
+        start: Position = "earliest",
+        *,
+        stop: Position | None = None,
+        isolation_level: IsolationLevel = "read_uncommitted",
+    ) -> Scan:
         """Reads columns; see `logstore.Topic.scan`."""
-        from logstore.records.scan import Scan
-
-        first, end = self.bounds(start, stop)
-        return Scan([self], [(first, self.log_end_offset if end is None else min(end, self.log_end_offset))])
+        committed = is_committed(isolation_level)
+        return scan_logs([self], [self.bounds(start, stop, committed=committed)], committed=committed)
 
     def offset_for_timestamp(self, timestamp: int) -> OffsetAndTimestamp | None:
         """The first record at or after a time (log-format, 4.5).
@@ -246,7 +279,7 @@ class ReadableLog(LogAppender):
         return bases
 
     def _refresh(self) -> bool:
-        before = (self.log_start_offset, self.log_end_offset, len(self.segments))
+        before = self._seen()
         bases = self._list_again()
         if bases is None:
             segments, bases = list(self.segments), []
@@ -257,7 +290,7 @@ class ReadableLog(LogAppender):
             return False
         if not segments or (segments[-1].base_offset != self.segments[-1].base_offset):
             self._open(None, trust_checkpoint=True)
-            return before != (self.log_start_offset, self.log_end_offset, len(self.segments))
+            return before != self._seen()
         # Each state is read once: None means that there is no newer one.
         checkpoint = self._checkpoint = self._checkpoint_file.read() or self._checkpoint
         if self.contiguous and not checkpoint.is_contiguous:
@@ -282,19 +315,40 @@ class ReadableLog(LogAppender):
                 )
         end_offset = self.log_end_offset if self.damage is not None else max(
             segments[-1].next_offset, self.log_end_offset)
+        stable = None
+        if self._producer_state is not None:
+            self._follow_producers(segments, end_offset)
+            stable = self._producer_state.first_unstable_offset
         self._publish(
             segments=tuple(segments),
+            first_unstable_offset=stable,
             log_start_offset=max(min(checkpoint.log_start_offset, end_offset), self.log_start_offset,
                                  segments[0].base_offset),
             log_end_offset=end_offset,
             contiguous=checkpoint.is_contiguous and self.contiguous,
         )
-        return before != (self.log_start_offset, self.log_end_offset, len(self.segments))
+        return before != self._seen()
+
+    def _seen(self) -> tuple[int, int, int, int]:
+        return self.log_start_offset, self.log_end_offset, len(self.segments), self.first_unstable_offset
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all .log files."""
         return sum(segment.size_bytes for segment in self.segments)
+
+
+def _end_of(log: ReadableLog, committed: bool) -> int:
+    return log.last_stable_offset if committed else log.log_end_offset
+
+
+def scan_logs(logs: Sequence[ReadableLog], bounds: list[tuple[int, int | None]], *, committed: bool = False) -> Scan:
+    """Columns of several logs, one after another, as far as they go now."""
+    from logstore.records.scan import Scan
+
+    ends = [_end_of(log, committed) for log in logs]
+    limits = [(first, last if end is None else min(end, last)) for (first, end), last in zip(bounds, ends, strict=True)]
+    return Scan(logs, limits, committed=committed)
 
 
 def read_logs(
@@ -303,13 +357,16 @@ def read_logs(
     *,
     follow: bool = False,
     timeout: float | None = None,
+    committed: bool = False,
 ) -> RecordReader:
     """Records of several logs, merged by timestamp, each in order of its offsets."""
     ends = [
-        (log.log_end_offset if end is None and not follow else end) for log, (_, end) in zip(logs, bounds, strict=True)
+        (_end_of(log, committed) if end is None and not follow else end)
+        for log, (_, end) in zip(logs, bounds, strict=True)
     ]
     cursors = [
-        LogCursor(log, first, end) for log, (first, _), end in zip(logs, bounds, ends, strict=True)
+        LogCursor(log, first, end, committed=committed)
+        for log, (first, _), end in zip(logs, bounds, ends, strict=True)
     ]
     if not follow:
         return RecordReader(cursors)

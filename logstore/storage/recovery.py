@@ -426,7 +426,7 @@ def remove_segment_files(directory: str, base_offset: int) -> None:
     """Takes a segment's files out of the log at once (``.deleted``), then unlinks them; readers keep what they opened."""
     with refusals(directory, "delete a segment"):
         renamed = []
-        for suffix in (".log", *INDEX_SUFFIXES):
+        for suffix in (".log", *INDEX_SUFFIXES, ".snapshot"):
             path = os.path.join(directory, layout.segment_file_name(base_offset, suffix))
             with contextlib.suppress(FileNotFoundError):
                 os.replace(path, path + ".deleted")

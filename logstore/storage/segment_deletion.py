@@ -200,7 +200,10 @@ def delete_before(
     if not log.is_writable:
         raise log._not_writable()
     with log._flush_lock:
-        # What is deleted must not be needed to know where the log ends. Appends go on while the disk works.
+        # What is deleted must not be needed to know where the log ends, or who has written to it. Appends go on while
+        # the disk works.
+        if log.has_producers:
+            log._locked(log._freeze_producers)
         active = log.segments[-1]
         flushed = log._state_at(active.base_offset, active.size_bytes, log.log_end_offset)
         log._sync()
@@ -210,6 +213,7 @@ def delete_before(
         if gone.epochs_changed:
             log._epochs.write()
         renamed = [path for segment in gone.segments for path in _rename_files(log.path, segment.base_offset)]
+        log._aborted.forget(segment.base_offset for segment in gone.segments)
         if renamed:
             sync_directory(log.path)
     log._deleted_files.add(renamed, log.config["file.delete.delay.ms"])
@@ -244,6 +248,7 @@ def _move_start(
         return _Gone()
     if rolls_active or flushed.segment_base_offset < kept[0].base_offset or flushed.log_end_offset < offset:
         # What was flushed before the lock was taken is about to go.
+        log._freeze_producers()
         log._sync()
         active = log.segments[-1]
         flushed = log._state_at(active.base_offset, active.size_bytes, log.log_end_offset)

@@ -142,7 +142,11 @@ def swap_segments(log: Log, replacement: Replacement) -> bool:
         try:
             for segment in replacement.outputs:
                 segment.take_place(replacement.path_of(segment.base_offset, ".log"))
+            bases = [segment.base_offset for segment in replacement.outputs]
+            if log.has_transactions:
+                log._aborted.replace(old, bases)
             log._replace_segments(old, tuple(replacement.outputs))
+            log._aborted.forget(set(old) - set(bases))
             deleted = _finish(log, replacement, old)
         except StorageFailureError as error:
             log._fail(error)
