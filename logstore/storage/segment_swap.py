@@ -132,6 +132,9 @@ def swap_segments(log: Log, replacement: Replacement) -> bool:
     with log._flush_lock:
         if not log.is_writable or not _are_there(log, old):
             return False
+        new = [segment.base_offset for segment in replacement.outputs]
+        if log.has_transactions:
+            log._aborted.replace(old, new)
         log._digests.forget(old)  # of what these segments hold now
         try:
             _rename(log.path, replacement, ".cleaned", ".swap")
@@ -142,11 +145,8 @@ def swap_segments(log: Log, replacement: Replacement) -> bool:
         try:
             for segment in replacement.outputs:
                 segment.take_place(replacement.path_of(segment.base_offset, ".log"))
-            bases = [segment.base_offset for segment in replacement.outputs]
-            if log.has_transactions:
-                log._aborted.replace(old, bases)
             log._replace_segments(old, tuple(replacement.outputs))
-            log._aborted.forget(set(old) - set(bases))
+            log._aborted.forget(set(old) - set(new))
             deleted = _finish(log, replacement, old)
         except StorageFailureError as error:
             log._fail(error)
