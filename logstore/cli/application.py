@@ -113,6 +113,7 @@ _COMMANDS = {
     "export": ("logstore.cli.export", "Write records to JSON lines, CSV or Parquet."),
     "info": ("logstore.cli.info", "Show offsets, sizes and time spans of every partition."),
     "retention": ("logstore.cli.retention", "See and decide what is deleted, when and why."),
+    "compact": ("logstore.cli.compact", "See and run compaction, and why it does not."),
     "verify": ("logstore.cli.verify", "Check all files; name every damaged range of offsets."),
     "segment": ("logstore.cli.segment", "List, dump and verify segment files."),
 }

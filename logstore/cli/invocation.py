@@ -53,7 +53,12 @@ class Invocation:
         return logstore.open(self.require_directory(), read_only=True)
 
     def open_for_writing(
-        self, *, create: bool = False, housekeeping: bool = True, owner_does: str = ""
+        self,
+        *,
+        create: bool = False,
+        housekeeping: bool = True,
+        owner_does: str = "",
+        config: dict[str, Any] | None = None,
     ) -> logstore.Broker:
         """The broker as the directory's one writer.
 
@@ -65,11 +70,15 @@ class Invocation:
             Whether retention and compaction run in the background meanwhile.
         owner_does : {"", "retention", "compaction", "trim", "settings"}
             What the process can do that has the directory open, for the message where there is one.
+        config : dict, optional
+            Settings of the broker.
         """
         import logstore
 
         try:
-            return logstore.open(self.require_directory(existing=not create), housekeeping=housekeeping)
+            return logstore.open(
+                self.require_directory(existing=not create), housekeeping=housekeeping, config=config
+            )
         except logstore.DataDirLockedError as error:
             if owner_does in _OWNER_ADVICE:
                 raise _with_advice(error, _OWNER_ADVICE[owner_does]) from None

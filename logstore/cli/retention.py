@@ -21,6 +21,7 @@ from logstore.cli.output import Table, format_count, format_time, say, write_jso
 from logstore.cli.progress import Progress
 from logstore.cli.retention_settings import set_settings, show
 from logstore.quantities import format_bytes, format_ms
+from logstore.storage.compaction_explained import explain_compaction
 from logstore.storage.retention import RetentionPlan, SegmentDecision
 from logstore.storage.retention_explained import explain_retention
 
@@ -78,7 +79,7 @@ def plan(
 @at_option
 @pass_invocation
 def explain(invocation: Invocation, topic: str, partition: int | None, later: str | None) -> None:
-    """Say in sentences why a topic's records are still there, and what would change that."""
+    """Say in sentences why a topic's records are still there, why it is not compacted, and what would change that."""
     with invocation.open_for_reading() as broker:
         found = topic_of(broker, topic)
         if partition is not None:
@@ -88,6 +89,9 @@ def explain(invocation: Invocation, topic: str, partition: int | None, later: st
             if partition not in (None, one.partition):
                 continue
             sentences = explain_retention(one, now_ms)
+            if found.config.is_compacted:
+                log = found.partition(one.partition)
+                sentences += explain_compaction(log.compaction_plan(), log.config, now_ms)
             if invocation.json:
                 write_json({"topic": one.topic, "partition": one.partition, "sentences": sentences})
                 continue
