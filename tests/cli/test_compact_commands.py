@@ -109,7 +109,7 @@ def test_how_much_more_makes_it_due():
         (PLAN, {}, "29% of what would be read"),
         (PLAN, {}, "An append begins a new one"),
         (PLAN._replace(due_at_ms=NOW_MS + 3_600_000), {}, "(in 1h) by max.compaction.lag.ms"),
-        (PLAN._replace(is_due=True, reason="max.compaction.lag.ms"), {"max_compaction_lag_ms": "1h"}, "a record is older than"),
+        (PLAN._replace(is_due=True, reason="max.compaction.lag.ms"), {"max_compaction_lag_ms": "1h"}, "It is due: a record"),
         (PLAN._replace(held_back_by="open transaction"), {}, "a transaction is open from offset 300 on"),
         (PLAN._replace(held_back_by="flushed offset"), {}, "not on disk yet"),
         (PLAN._replace(held_back_by="min.compaction.lag.ms", held_back_until_ms=NOW_MS + 60_000),
