@@ -20,7 +20,7 @@ from logstore.broker.offsets_schema import (
     OffsetValue,
     encode_group_key,
     encode_group_value,
-    encode_offset_key,
+    encode_offset_keys,
     encode_offset_value,
 )
 from logstore.broker.offsets_topic import OffsetsTopic, in_batches
@@ -157,8 +157,8 @@ class GroupCoordinator(GroupRebalancing):
     def _remove_offsets(self, group: Group, partitions: Iterable[TopicPartition]) -> Callable[[], None]:
         """Writes tombstones and forgets the offsets; what it returns waits until that is durable. The lock is held."""
         wait: Callable[[], None] = _nothing
-        records = ((encode_offset_key(group.group_id, *partition), partition) for partition in partitions)
-        by_key = dict(records)
+        listed = list(partitions)
+        by_key = dict(zip(encode_offset_keys(group.group_id, listed), listed, strict=True))
         for batch in in_batches((key, None) for key in by_key):
             log, offsets = self._topic.append(group.group_id, batch, self._wall_clock_ms())
             for log_offset, (key, _) in zip(offsets, batch, strict=True):
@@ -209,9 +209,7 @@ class GroupCoordinator(GroupRebalancing):
             TopicPartition(*partition): self._checked(partition, given, now_ms) for partition, given in offsets.items()
         }
         self._check_partitions(values)
-        records = [
-            (encode_offset_key(group, *partition), encode_offset_value(value)) for partition, value in values.items()
-        ]
+        records = list(zip(encode_offset_keys(group, values), map(encode_offset_value, values.values()), strict=True))
         with self._locked():
             found = self._groups.get(group)
             self._check_commit(group, found, generation, member_id, group_instance_id)
@@ -243,13 +241,14 @@ class GroupCoordinator(GroupRebalancing):
 
     def _checked(self, partition: TopicPartition, given: OffsetAndMetadata, now_ms: int) -> OffsetValue:
         offset, metadata, leader_epoch = given
-        if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= INT64_MAX:
+        if type(offset) is not int or not 0 <= offset <= INT64_MAX:
             raise InvalidRequestError(f"the offset to commit for {partition} must be 0 or more, not {offset!r}")
         if not isinstance(metadata, str):
             raise InvalidRequestError(f"the metadata to commit for {partition} must be text, not {metadata!r}")
-        if isinstance(leader_epoch, bool) or not isinstance(leader_epoch, int) or not -1 <= leader_epoch <= INT32_MAX:
+        if type(leader_epoch) is not int or not -1 <= leader_epoch <= INT32_MAX:
             raise InvalidRequestError(f"the leader epoch to commit for {partition} must be -1 or more, not {leader_epoch!r}")
-        check_text(metadata, "the metadata of an offset")
+        if metadata:
+            check_text(metadata, "the metadata of an offset")
         if len(metadata) > self._config["offset.metadata.max.bytes"]:
             raise OffsetMetadataTooLargeError(
                 f"the metadata to commit for {partition} have {len(metadata)} characters; offset.metadata.max.bytes of the "

@@ -7,6 +7,7 @@ Kafka has written are read; what is written is key 1 with value 3 for an offset,
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import NamedTuple
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "encode_group_key",
     "encode_group_value",
     "encode_offset_key",
+    "encode_offset_keys",
     "encode_offset_value",
 ]
 
@@ -36,7 +38,9 @@ MEMBER_BYTES_MIN = 15
 _INT16 = struct.Struct(">h")
 _INT32 = struct.Struct(">i")
 _INT64 = struct.Struct(">q")
-_OFFSET_AND_EPOCH = struct.Struct(">hqi")
+_INT16_TWICE = struct.Struct(">hh")
+_OFFSET_HEAD = struct.Struct(">hqih")
+_OFFSET_WITHOUT_METADATA = struct.Struct(">hqihq")
 
 
 class MalformedRecordError(ValueError):
@@ -114,13 +118,25 @@ def encode_offset_key(group: str, topic: str, partition: int) -> bytes:
     return _INT16.pack(OFFSET_KEY_VERSION) + _string(group) + _string(topic) + _INT32.pack(partition)
 
 
+def encode_offset_keys(group: str, partitions: Iterable[tuple[str, int]]) -> list[bytes]:
+    """Keys of many committed offsets of one group."""
+    heads: dict[str, bytes] = {}
+    keys = []
+    for topic, partition in partitions:
+        head = heads.get(topic)
+        if head is None:
+            head = heads[topic] = encode_offset_key(group, topic, 0)[:-4]
+        keys.append(head + _INT32.pack(partition))
+    return keys
+
+
 def encode_offset_value(value: OffsetValue) -> bytes:
     """Value of a committed offset."""
-    return (
-        _OFFSET_AND_EPOCH.pack(VALUE_VERSION, value.offset, value.leader_epoch)
-        + _string(value.metadata)
-        + _INT64.pack(value.commit_timestamp)
-    )
+    offset, leader_epoch, metadata, commit_timestamp, _ = value
+    if not metadata:
+        return _OFFSET_WITHOUT_METADATA.pack(VALUE_VERSION, offset, leader_epoch, 0, commit_timestamp)
+    data = _string(metadata)
+    return _OFFSET_HEAD.pack(VALUE_VERSION, offset, leader_epoch, len(data) - 2) + data[2:] + _INT64.pack(commit_timestamp)
 
 
 def encode_group_key(group: str) -> bytes:
@@ -255,6 +271,20 @@ def decode_key(data: bytes) -> OffsetKey | GroupKey | None:
     ------
     MalformedRecordError
     """
+    if len(data) > 4:
+        # What nearly all records are, read in few steps: a log may hold millions.
+        kind, group_bytes = _INT16_TWICE.unpack_from(data)
+        topic_at = 6 + group_bytes
+        if kind == OFFSET_KEY_VERSION and 6 <= topic_at <= len(data) - 4:
+            topic_end = topic_at + int.from_bytes(data[topic_at - 2 : topic_at], "big", signed=True)
+            if topic_at <= topic_end == len(data) - 4:
+                try:
+                    return OffsetKey(
+                        data[4 : topic_at - 2].decode(), data[topic_at:topic_end].decode(),
+                        int.from_bytes(data[topic_end:], "big", signed=True),
+                    )
+                except UnicodeDecodeError:
+                    pass  # said below
     reader = _Reader(data)
     kind = reader.int16()
     if kind in (0, OFFSET_KEY_VERSION):
@@ -273,6 +303,9 @@ def decode_offset_value(data: bytes) -> OffsetValue:
     ------
     MalformedRecordError
     """
+    if len(data) == _OFFSET_WITHOUT_METADATA.size and data[:2] == b"\0\x03" and data[14:16] == b"\0\0":
+        _, offset, leader_epoch, _, commit_timestamp = _OFFSET_WITHOUT_METADATA.unpack(data)
+        return OffsetValue(offset, leader_epoch, "", commit_timestamp)
     reader = _Reader(data)
     version = reader.value_version()
     offset = reader.int64()
