@@ -29,6 +29,8 @@ from reference_files import (
 )
 
 from logstore.broker.metadata import read_topics
+from logstore.broker.offsets_schema import decode_key, decode_offset_value, encode_offset_key, encode_offset_value
+from logstore.broker.offsets_topic import java_string_hash
 from logstore.records import codecs
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
 from logstore.storage.segment_digests import SegmentDigest, SegmentDigests
@@ -154,6 +156,21 @@ def test_control_batch_example_is_the_marker_that_it_describes():
     assert decode_control(record) == ("COMMIT", 13)
     named = {row.name: row.value for row in rows}
     assert (named["key.type"], named["value.coordinatorEpoch"]) == ("1", "13")
+
+
+def test_consumer_offsets_example_is_the_commit_that_it_describes():
+    _, key = example("consumer-offsets-key")
+    _, value = example("consumer-offsets-value")
+    assert decode_key(key) == ("g1", "orders", 0)
+    assert decode_offset_value(value) == (42, 0, "note", 1_700_000_000_000, -1)
+    assert (encode_offset_key("g1", "orders", 0), encode_offset_value(decode_offset_value(value))) == (key, value)
+
+
+def test_partitions_of_groups_are_those_of_the_table():
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (\d+) \| 0 \|", PAGES["consumer-offsets.md"], re.MULTILINE)
+    assert len(rows) == 3
+    for group, partition in rows:
+        assert (java_string_hash(group) & 0x7FFFFFFF) % 50 == int(partition)
 
 
 def test_header_table_matches_the_example():
