@@ -7,6 +7,7 @@ from virtual_time import VirtualTime
 import logstore
 from logstore import errors
 from logstore.broker.group_rebalance import NEW_MEMBER_JOIN_TIMEOUT_MS
+from logstore.broker.group_state import Group
 from logstore.broker_api import SyncGroupRequest
 
 
@@ -513,6 +514,31 @@ def test_an_interrupt_in_an_answer_comes_out_after_the_others(coordinator):
     with pytest.raises(KeyboardInterrupt):
         coordinator.join_group(first.request(), interrupt)
     assert state_of(coordinator) == "CompletingRebalance"
+
+
+@pytest.mark.parametrize(
+    ("step", "call"),
+    [("elect_joined_leader", 1), ("next_generation", 1), ("voted_protocol", 1), ("join_response", 1), ("join_response", 2)],
+)
+def test_an_interrupt_half_way_through_a_rebalance_is_mended(coordinator, monkeypatch, step, call):
+    first, second = stable(coordinator, 2)
+    first.join()
+    real, calls = getattr(Group, step), []
+
+    def interrupt_once(*arguments, **kinds):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return real(*arguments, **kinds)
+
+    monkeypatch.setattr(Group, step, interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        second.join()
+    if state_of(coordinator) == "PreparingRebalance":
+        assert first.wakes == 2, "one had its answer already, so it is told to come again"
+        first.join()
+    assert first.generation == second.generation > 2
+    settle(first, second)
 
 
 def test_no_lock_is_held_when_answers_come(coordinator):
