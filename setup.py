@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_clib import build_clib
 from setuptools.command.build_ext import build_ext
 
@@ -76,6 +76,9 @@ class BuildLibrary(build_clib):
 
 
 setup(
+    # `logstore demo` runs the example that people copy; there is one copy of it.
+    packages=[*find_packages(include=["logstore*"]), "logstore.demo"],
+    package_dir={"logstore.demo": "examples/orders"},
     libraries=[
         (
             "logstore",

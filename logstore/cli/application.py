@@ -116,6 +116,7 @@ _COMMANDS = {
     "compact": ("logstore.cli.compact", "See and run compaction, and why it does not."),
     "verify": ("logstore.cli.verify", "Check all files; name every damaged range of offsets."),
     "segment": ("logstore.cli.segment", "List, dump and verify segment files."),
+    "demo": ("logstore.cli.demo", "Play an order service with groups of readers, and check the outcome."),
 }
 
 

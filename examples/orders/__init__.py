@@ -1,0 +1,1 @@
+"""The orders example: one service publishes, others read at their own pace, one of them dies."""
