@@ -89,7 +89,7 @@ def test_check_names_an_order_handled_after_a_later_one(small_run):
 
 def test_from_the_command_line(tmp_path):
     if importlib.util.find_spec("logstore.demo") is not None:
-        command = [sys.executable, "-m", "logstore.cli", "-d", str(tmp_path / "data"), "--json", "demo"]
+        command = [sys.executable, "-m", "logstore", "-d", str(tmp_path / "data"), "--json", "demo"]
     else:  # not installed: built in place
         command = [sys.executable, "-m", "examples.orders", "--directory", str(tmp_path / "data"), "--json"]
     done = subprocess.run(
