@@ -69,8 +69,8 @@ class Scenario:
         """How far a service is behind, over all partitions."""
         partitions = self.broker.describe_group(service).partitions
         return GroupLag(
-            sum(partition.lag_records or 0 for partition in partitions),
-            max((partition.lag_seconds or 0.0 for partition in partitions), default=0.0),
+            sum(partition.lag or 0 for partition in partitions),
+            max((partition.lag_s or 0.0 for partition in partitions), default=0.0),
         )
 
     def run(self) -> list[ServiceCheck]:
