@@ -31,7 +31,7 @@ def run(rate: float, seconds: float, seed: int, directory: Path | None = None, *
     """Plays the scenario in a directory, and says how it went."""
     with tempfile.TemporaryDirectory(prefix="logstore-orders-") as temporary:
         place = Path(temporary) / "data" if directory is None else directory
-        with logstore.open(place, group_min_session_timeout="100ms") as broker:
+        with logstore.open(place, group_min_session_timeout_ms="100ms") as broker:
             if "orders" in broker:
                 print(f"{place} has a topic 'orders' already; give a new directory", file=sys.stderr)
                 return 2

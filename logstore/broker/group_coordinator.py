@@ -26,7 +26,6 @@ from logstore.errors import (
     LogstoreError,
     NonEmptyGroupError,
     OffsetMetadataTooLargeError,
-    RebalanceInProgressError,
     UnknownMemberIdError,
     UnknownTopicOrPartitionError,
 )
@@ -169,9 +168,10 @@ class GroupCoordinator(StoredGroups):
                 f"group {group_id!r} has members, so only they can commit; stop them first, or commit as one of them"
             )
         member = group.member(member_id, group_instance_id)
-        group.check_generation(generation)
-        if group.state == "CompletingRebalance":
-            raise RebalanceInProgressError(f"group {group_id!r} is rebalancing; commit once it has an assignment")
+        # Where the new generation has no assignment yet, Kafka refuses this. But nobody reads anything as assigned by it
+        # before the leader has synced: what a member of both has read is still its own to commit.
+        if group.state != "CompletingRebalance" or generation != member.assigned_generation:
+            group.check_generation(generation)
         self._extend_session(group, member)
 
     def committed_offsets(

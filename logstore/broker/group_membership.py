@@ -286,6 +286,7 @@ class GroupMembership(GroupRebalance):
         group.move_to("Stable", self._wall_clock_ms())
         for member in group.members.values():
             member.assignment = assignments.get(member.member_id, b"")
+            member.assigned_generation = group.generation
             if member.sync_done is not None:
                 self._extend_session(group, member)
                 self._answer_sync(member, SyncGroupResponse(None, member.assignment))

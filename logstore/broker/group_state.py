@@ -44,6 +44,7 @@ class Member:
     """One member of a group."""
 
     __slots__ = (
+        "assigned_generation",
         "assignment",
         "client_host",
         "client_id",
@@ -64,6 +65,7 @@ class Member:
         self.member_id = member_id
         self.group_instance_id = request.group_instance_id
         self.assignment = b""
+        self.assigned_generation = -1  # the latest one that it was given an assignment in
         self.join_done: JoinDone | None = None
         self.sync_done: SyncDone | None = None
         self.is_new = True  # until the first generation it is part of
@@ -381,6 +383,7 @@ class Group:
             )
             member.is_new = False
             member.assignment = stored.assignment
+            member.assigned_generation = self.generation
             self.add(member, value.protocol_type)
         if value.leader in self.members:
             self.leader = value.leader

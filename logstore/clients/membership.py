@@ -137,6 +137,8 @@ class GroupMembership:
         self._request = 0
         self._retry_at = -math.inf
         self._fatal: LogstoreError | None = None
+        # Partitions added and revoked that the owner does not know of yet; `assigned` counts them already.
+        self._change: tuple[tuple[TopicPartition, ...], tuple[TopicPartition, ...]] | None = None
         self._timer = timer
         self._is_scheduled = False
         self._session = GroupSession(
@@ -156,7 +158,9 @@ class GroupMembership:
     @property
     def is_stable(self) -> bool:
         """The member has its assignment and knows of no reason to join again."""
-        return self._state == "stable" and not self._rejoin_reason and not self._session.events
+        return (
+            self._state == "stable" and not self._rejoin_reason and not self._session.events and self._change is None
+        )
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Sets the topics; the next `poll` joins the group with them."""
@@ -205,7 +209,7 @@ class GroupMembership:
         return self._session.tick(now)
 
     def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        """Commits offsets as this member of this generation.
+        """Commits offsets as this member of its newest generation; what that one takes away is its own until it polls.
 
         Raises
         ------
@@ -215,9 +219,12 @@ class GroupMembership:
             The generation is about to change; poll, and commit again what is still assigned.
         FencedInstanceIdError
         """
-        identity = Identity(self.generation, self.member_id)
         if self._fatal is not None:
             raise self._fatal
+        events = self._session.events
+        while self._state in ("joining", "syncing") and events and isinstance(events[0], (Joined, Synced)):
+            self._hear(self._session.last_poll)
+        identity = Identity(self.generation, self.member_id)
         if self.generation < 0:
             raise CommitFailedError(
                 f"group {self.group!r}: nothing was committed, because this consumer is not a member (any more). Its "
@@ -255,7 +262,7 @@ class GroupMembership:
             return
         try:
             self._look_for_loss()
-            revoked, self.assigned = self.assigned, ()
+            revoked = self._take_back()
             if revoked:
                 self._give_to_owner(revoked=revoked)
         finally:
@@ -278,6 +285,10 @@ class GroupMembership:
         session = self._session
         if session.is_closed:
             return False
+        if self._change is not None:
+            (added, revoked), self._change = self._change, None
+            self._give_to_owner(added=added, revoked=revoked)
+            return True
         if session.is_notified:
             session.is_notified = False
             if self._state == "stable":
@@ -285,19 +296,23 @@ class GroupMembership:
         if self._metadata_version != self._broker.metadata_version:
             self._look_at_topics()
         if session.events:
-            try:
-                self._handle(session.events[0], now)
-            except BaseException:
-                if self._state in ("joining", "syncing"):
-                    self._state = "unjoined"  # an answer half heard, or an assignor's error: ask again at the next poll
-                raise
-            finally:
-                session.events.popleft()
+            self._hear(now)
             return True
         if (self._state == "unjoined" and now >= self._retry_at) or (self._state == "stable" and self._rejoin_reason):
             self._join(now)
             return True
         return False
+
+    def _hear(self, now: float) -> None:
+        """Takes the oldest answer or notification."""
+        try:
+            self._handle(self._session.events[0], now)
+        except BaseException:
+            if self._state in ("joining", "syncing"):
+                self._state = "unjoined"  # an answer half heard, or an assignor's error: ask again at the next poll
+            raise
+        finally:
+            self._session.events.popleft()
 
     def _look_at_topics(self) -> None:
         self._metadata_version = self._broker.metadata_version
@@ -356,7 +371,7 @@ class GroupMembership:
 
     def _lose(self, reason: str, *, forget_member: bool = False) -> None:
         """This member is none any more: what it had belongs to others."""
-        lost, self.assigned = self.assigned, ()
+        lost = self._take_back()
         self._session.identity = None
         self._state = "unjoined"
         self.generation = -1
@@ -367,6 +382,13 @@ class GroupMembership:
                 "group %r: consumer %r has lost %d partitions: %s", self.group, self.client_id, len(lost), reason
             )
             self._give_to_owner(lost=lost)
+
+    def _take_back(self) -> tuple[TopicPartition, ...]:
+        """Nothing is assigned any more; returns what the owner holds."""
+        added, revoked = self._change or ((), ())
+        held = tuple(sorted({*self.assigned, *revoked} - {*added}))
+        self.assigned, self._change = (), None
+        return held
 
     def _give_to_owner(
         self,
@@ -461,4 +483,4 @@ class GroupMembership:
         if revoked:
             self._rejoin_reason = "it has given up partitions for others"
         self._look_at_topics()
-        self._give_to_owner(added=tuple(place for place in self.assigned if place not in held), revoked=revoked)
+        self._change = (tuple(place for place in self.assigned if place not in held), revoked)

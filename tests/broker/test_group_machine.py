@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from functools import partial
 
 from group_members import TestMember
 from hypothesis import HealthCheck, settings
@@ -207,7 +208,8 @@ class GroupMachine(RuleBasedStateMachine):
             return
         described = self.coordinator.describe_group(member.group)
         if member.generation >= 0:
-            assert member.generation == described.generation
+            # Until the new generation has its assignment, a member's last one may commit.
+            assert member.generation == described.generation or described.state == "CompletingRebalance"
             assert member.member_id in {each.member_id for each in described.members}
         self.committed[member.group][partition] = self.next_offset
 
@@ -219,8 +221,11 @@ class GroupMachine(RuleBasedStateMachine):
         own = member.generation
         # A generation that nobody was assigned in is forgotten at a restart, so the coordinator's counts.
         member.generation = self.coordinator.describe_group(member.group).generation - 1
+        is_settled = self.coordinator.describe_group(member.group).state != "CompletingRebalance"
+        commit = partial(member.commit, {PARTITIONS[0]: OffsetAndMetadata(999_999)})
         try:
-            for call in (member.heartbeat, lambda: member.commit({PARTITIONS[0]: OffsetAndMetadata(999_999)})):
+            # Until the new generation has its assignment, a member's last one may commit.
+            for call in (member.heartbeat, commit) if is_settled else (member.heartbeat,):
                 try:
                     call()
                 except REFUSALS:

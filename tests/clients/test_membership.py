@@ -769,6 +769,46 @@ def test_commits_during_a_rebalance_may_be_tried_again():
     member.membership.commit({place("t-0"): OffsetAndMetadata(1)})
 
 
+def test_a_commit_hears_the_answers_of_a_rebalance_and_commits_in_the_new_generation():
+    member = Member()
+    member.join(1, "t-0 t-1")
+    member.tell_of_rebalance()
+    member.poll()
+    member.broker.heartbeat_error = None
+    member.broker.answer_join(2)
+    member.owner.said.clear()
+    member.membership.commit({place("t-1"): OffsetAndMetadata(5)})
+    member.broker.answer_sync("t-0 t-3")
+    member.membership.commit({place("t-1"): OffsetAndMetadata(6)})
+    assert [generation for generation, _, _ in member.broker.commits] == [2, 2]
+    assert member.owner.said == [], "t-1 is this member's until it polls"
+    assert member.poll() == ["revoked t-1", "added t-3"]
+
+
+@pytest.mark.parametrize("end", ["leave", "lose"])
+def test_what_the_owner_was_not_told_of_is_not_taken_from_it(end):
+    member = Member()
+    member.join(1, "t-0 t-1")
+    member.tell_of_rebalance()
+    member.poll()
+    member.broker.heartbeat_error = None
+    member.broker.answer_join(2)
+    member.membership.commit({})
+    member.broker.answer_sync("t-0 t-3")
+    member.membership.commit({})
+    member.owner.said.clear()
+    if end == "leave":
+        member.membership.leave()
+        assert member.owner.said == ["revoked t-0 t-1"]
+    else:
+        member.broker.commit_error = FencedInstanceIdError("another one")
+        with pytest.raises(FencedInstanceIdError):
+            member.membership.commit({})
+        with pytest.raises(FencedInstanceIdError):
+            member.poll()
+        assert member.owner.said == ["revoked t-1", "added t-3", "lost t-0 t-3"]
+
+
 # ---- settings -------------------------------------------------------------------------------------
 
 
