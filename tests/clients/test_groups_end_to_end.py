@@ -122,10 +122,10 @@ class World:
         }
 
     def advance(self, seconds: float, poll: bool = False) -> None:
-        """Heartbeats of the living once a second on the way; their polls as well, if asked."""
+        """Heartbeats of the living every two seconds on the way; their polls as well, if asked."""
         end_ms = self.time.clock_ms() + seconds * 1000  # in whole halves of a second, so without rounding
         while self.time.clock_ms() < end_ms:
-            self.time.advance(min(1000.0, end_ms - self.time.clock_ms()))
+            self.time.advance(min(2000.0, end_ms - self.time.clock_ms()))
             for member in list(self.members):
                 if member.is_alive:
                     member.membership.tick(self.now())
@@ -136,12 +136,18 @@ class World:
         return sum(member.poll() for member in list(self.members) if member.is_alive)
 
     def settle(self) -> None:
-        """Time passes until sessions of the dead have ended, and everybody polls until nothing happens any more."""
-        self.advance(MAX_POLL + SESSION + 1, poll=True)
-        for _ in range(20):
-            if not self.poll_all() and all(m.membership.is_stable for m in self.members if m.is_alive):
+        """Everybody polls, and time passes where that is waited for, until nothing happens any more."""
+        for _ in range(100):
+            count = self.poll_all()
+            living = [member for member in self.members if member.is_alive]
+            known = {member.member_id for member in self.coordinator.describe_group("g").members}
+            is_stable = all(member.membership.is_stable for member in living)
+            if not count and is_stable and known == {member.membership.member_id for member in living}:
                 return
-            self.advance(0.5)
+            if not count and is_stable:
+                self.advance(1.0)
+            elif not count:
+                self.advance(0.5)
         raise AssertionError("no peace")
 
     def handed(self, member: Member, generation: int, place: TopicPartition, offset: int) -> None:
@@ -249,19 +255,43 @@ def test_a_cooperative_member_reads_on_while_others_join(world):
 
 @strategies
 def test_what_a_member_was_handed_is_committed_when_it_moves(world, strategy):
-    """The new owner goes on where the old one stopped: once each, since nobody died."""
-    first = Member(world, strategy)
+    """The new owner goes on where the old one stopped: once each, since nobody died. No auto commit came due."""
+    first = Member(world, strategy, auto_commit_interval=1e6)
     world.settle()
     for number in range(4):
         world.append("t", number, 5)
     assert first.poll() == 20
-    Member(world, strategy)
-    world.settle()
-    assert world.committed() == {TopicPartition("t", number): 5 for number in range(4)}
+    second = Member(world, strategy, auto_commit_interval=1e6)
+    assert world.committed() == {}
+    for _ in range(6):
+        assert world.poll_all() == 0
+    assert len(second.consumer.assignment()) == 2
+    assert all(world.committed()[place] == 5 for place in second.consumer.assignment())
     for number in range(4):
         world.append("t", number)
     assert world.poll_all() == 4
     world.check()
+
+
+@strategies
+def test_partitions_that_move_are_nobodys_in_between(world, strategy):
+    """Whoever polls first after a rebalance: nobody is given what another one has not given up yet."""
+    for order in itertools.permutations(range(4)):
+        for member in world.members:
+            member.consumer.close()
+        world.members.clear()
+        two = [Member(world, strategy), Member(world, strategy)]
+        world.settle()
+        for number in range(4):
+            world.append("t", number, 2)
+        four = [*two, Member(world, strategy), Member(world, strategy)]
+        for _ in range(6):
+            for who in order:
+                four[who].poll(1)
+                world.check()
+        world.settle()
+        world.check_settled()
+        assert sorted(map(len, assignments(world).values())) == [1, 1, 1, 1]
 
 
 @strategies
@@ -393,8 +423,11 @@ class Groups(RuleBasedStateMachine):
     )
     def begin(self, strategy):
         self.strategy = strategy
-        self.world = World(t=3, u=1)
+        self.world = World(t=4, u=1)
         self.instances = 0
+        for _ in range(2):
+            self.join(auto=True, is_static=False, topics=("t", "u"))
+        self.world.settle()
 
     def living(self):
         return [member for member in self.world.members if member.is_alive]
@@ -407,17 +440,22 @@ class Groups(RuleBasedStateMachine):
             Member(self.world, self.strategy, auto_commit=auto, instance=instance, topics=topics)
 
     @precondition(lambda self: self.living())
-    @rule(data=st.data(), count=st.integers(1, 5))
-    def poll(self, data, count):
-        for _ in range(count):
-            data.draw(st.sampled_from(self.living())).poll(data.draw(st.integers(1, 6)))
+    @rule(turns=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 6)), min_size=1, max_size=20))
+    def poll(self, turns):
+        """In any order, so that every message of a rebalance finds every member at every point of it."""
+        for who, max_records in turns:
+            living = self.living()
+            living[who % len(living)].poll(max_records)
             self.world.check()
 
-    @precondition(lambda self: self.living())
-    @rule()
-    def poll_everybody(self):
-        for member in self.living():
-            member.poll()
+    @rule(count=st.integers(1, 3), turns=st.permutations(range(5)))
+    def several_join(self, count, turns):
+        """At once, and then everybody polls in some order, time and again."""
+        for _ in range(count):
+            self.join(auto=True, is_static=False, topics=("t", "u"))
+        for who in turns * 3:
+            living = self.living()
+            living[who % len(living)].poll(2)
             self.world.check()
 
     @precondition(lambda self: self.living())
