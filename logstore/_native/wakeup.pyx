@@ -4,7 +4,6 @@ from cpython.pythread cimport (
     PyThread_acquire_lock,
     PyThread_allocate_lock,
     PyThread_free_lock,
-    PyThread_release_lock,
     PyThread_type_lock,
 )
 
@@ -12,6 +11,7 @@ import time
 
 
 cdef extern from "Python.h" nogil:
+    void PyThread_release_lock(PyThread_type_lock lock)
     ctypedef enum PyLockStatus:
         PY_LOCK_FAILURE
         PY_LOCK_ACQUIRED
@@ -59,7 +59,8 @@ cdef class Wakeup(Waker):
         if self.is_set:
             return 0
         self.is_set = True
-        PyThread_release_lock(self.lock)
+        with nogil:
+            PyThread_release_lock(self.lock)
         if self.listener is not None:
             self.listener()
         return 0
