@@ -37,6 +37,7 @@ from logstore._native.core cimport (
     ls_fault,
     ls_record_size_bytes_max,
     ls_segment_append,
+    ls_segment_size_bytes,
     ls_segment_should_roll,
     ls_span,
     ls_status,
@@ -622,6 +623,8 @@ cdef class LogAppender(LogState):
         with nogil:
             status = ls_segment_append(self.active.segment, <const uint8_t *>batch, batch_bytes, header, &fault)
         if status == LS_OK:
+            if self.waiters:
+                self.keep_tail(self.active, ls_segment_size_bytes(self.active.segment) - batch_bytes, batch, batch_bytes)
             return 0
         if status == LS_FULL:
             raise RecordTooLargeError(

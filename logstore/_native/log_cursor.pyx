@@ -18,7 +18,7 @@ from logstore._native.core cimport (
     ls_status,
 )
 from logstore._native.faults cimport raise_fault
-from logstore._native.log_state cimport LogState
+from logstore._native.log_state cimport LogState, LogTail
 from logstore._native.record_batch cimport Chunk, RecordBatch
 from logstore._native.segment cimport Segment
 
@@ -347,7 +347,15 @@ cdef class LogCursor:
         cdef int64_t position = self.chunk_position + self.at
         cdef int64_t published = ls_segment_size_bytes(self.segment.segment)
         cdef Py_ssize_t size = max(needed, self.next_chunk_bytes)
+        cdef LogTail tail = self.log.tail
         cdef Chunk chunk
+        if (tail is not None and tail.position == position and tail.segment is self.segment
+                and tail.truncation_count == self.seen_truncations and tail.chunk.size >= needed):
+            self.spare_chunk = self.chunk
+            self.chunk = tail.chunk  # full, so that nothing is ever read into it while others hold it
+            self.chunk_position = position
+            self.at = 0
+            return True
         self.next_chunk_bytes = min(self.next_chunk_bytes * 4, self.chunk_bytes)
         if published - position < size:
             size = <Py_ssize_t>(published - position)

@@ -1,6 +1,15 @@
 # What readers and the writer of one log share.
 
 from libc.stdint cimport int64_t
+from logstore._native.record_batch cimport Chunk
+
+
+# The batch a writer has written last, while somebody waits for it: saves them reading it back.
+cdef class LogTail:
+    cdef object segment
+    cdef int64_t position           # of the batch in that segment
+    cdef int64_t truncation_count   # as it was then: what was cut off since is not there any more
+    cdef Chunk chunk
 
 
 # Published by the writer, loaded by readers, each by one assignment. Order of publication: the segment's
@@ -20,8 +29,10 @@ cdef class LogState:
     cdef readonly int64_t replacement_count     # how often segments have taken the place of others
     cdef readonly bint contiguous               # no gaps between batches are legal here
     cdef readonly bint is_open
+    cdef LogTail tail                           # None where nobody waited for the last batch, or it was large
     cdef tuple waiters                          # objects with notify(), each once; empty almost always
 
     cdef int64_t stable_end(self) noexcept
     cdef int check_readable(self) except -1
     cdef int notify_waiters(self) except -1
+    cdef int keep_tail(self, object segment, int64_t position, const void *batch, size_t batch_bytes) except -1

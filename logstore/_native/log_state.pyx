@@ -1,9 +1,19 @@
 """The state of one log that its readers and its writer share."""
 
 from libc.stdint cimport INT64_MAX, int64_t
+from libc.string cimport memcpy
+from logstore._native.record_batch cimport Chunk
 from logstore._native.wakeup cimport Waker
 
 from logstore.errors import ClosedError
+
+
+# Beyond this, reading it back costs little more than copying it.
+cdef size_t TAIL_BYTES_MAX = 16 * 1024
+
+
+cdef class LogTail:
+    pass
 
 
 cdef class LogState:
@@ -50,6 +60,25 @@ cdef class LogState:
                 (<Waker>waiter).signal()
             else:
                 waiter.notify()
+        return 0
+
+    cdef int keep_tail(self, object segment, int64_t position, const void *batch, size_t batch_bytes) except -1:
+        """For the writer, before it publishes the end of a batch that somebody waits for."""
+        cdef LogTail tail
+        self.tail = None
+        if batch_bytes > TAIL_BYTES_MAX:
+            return 0
+        try:
+            tail = LogTail.__new__(LogTail)
+            tail.chunk = Chunk.create(batch_bytes)
+        except MemoryError:
+            return 0  # the batch is in the log: readers read it from there
+        tail.segment = segment
+        tail.position = position
+        tail.truncation_count = self.truncation_count
+        memcpy(tail.chunk.data, batch, batch_bytes)
+        tail.chunk.size = batch_bytes
+        self.tail = tail
         return 0
 
     def add_waiter(self, waiter):

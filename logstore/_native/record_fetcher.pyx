@@ -385,7 +385,7 @@ cdef class RecordFetcher:
         if self._attend_at != INFINITY:
             until_due = self._attend_at - <double>self._clock()
             left = min(left, max(until_due, 0.0))
-        self._wakeup.wait(None if left == INFINITY else left)
+        self._wakeup.wait_for(left)
         return True
 
     cdef list wait_for(self, int kind, int64_t limit, object deadline):

@@ -16,3 +16,4 @@ cdef class Wakeup(Waker):
     cdef object listener
 
     cdef bint sleep(self, long long timeout_us) except -1
+    cdef bint wait_for(self, double left) except -1

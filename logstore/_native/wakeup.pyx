@@ -1,5 +1,6 @@
 """Sleeping until something happens: a signal that is kept, never lost, and costs next to nothing to give twice."""
 
+from libc.math cimport INFINITY
 from cpython.pythread cimport (
     PyThread_acquire_lock,
     PyThread_allocate_lock,
@@ -90,15 +91,16 @@ cdef class Wakeup(Waker):
         bool
             Whether it was notified, now or before. Ctrl-C interrupts the wait at once.
         """
-        cdef double deadline = 0
-        cdef double left
-        if self.clear():
-            return True
-        if timeout is None:
+        return self.wait_for(INFINITY if timeout is None else timeout)
+
+    cdef bint wait_for(self, double left) except -1:
+        cdef double deadline
+        if self.is_set:
+            return self.clear()
+        if left == INFINITY:
             while not self.sleep(TIMEOUT_US_MAX):
                 pass
             return True
-        left = timeout
         if left <= 0:
             return False
         deadline = time.monotonic() + left
