@@ -32,14 +32,14 @@ def _logstore() -> Any:
     return logstore
 
 
-def _created(directory: Path, durability: str, **settings: object) -> tuple[Any, Any]:
+def created(directory: Path, durability: str, **settings: object) -> tuple[Any, Any]:
     broker = _logstore().open(directory, durability=durability)
     return broker, broker.create_topic(TOPIC, retention=-1, **settings)
 
 
 def _started(directory: Path, durability: str, sample: Sample) -> tuple[Any, Any]:
     """A topic with one record, since the first write after opening marks the log as in use."""
-    broker, topic = _created(directory, durability)
+    broker, topic = created(directory, durability)
     topic.append(sample.values[0], sample.keys[0])
     return broker, topic
 
@@ -168,8 +168,8 @@ def _append_parts(place: Place, parts: list[tuple[Any, Any]]) -> Callable[[], Me
     return one_round
 
 
-def _write_all(directory: Path, sample: Sample) -> tuple[Any, Any]:
-    broker, topic = _created(directory, "appended")
+def write_all(directory: Path, sample: Sample) -> tuple[Any, Any]:
+    broker, topic = created(directory, "appended")
     for at in range(0, len(sample), RECORDS_PER_CALL):
         to = at + RECORDS_PER_CALL
         topic.append_many(sample.values[at:to], sample.keys[at:to], timestamps=sample.timestamps[at:to])
@@ -178,7 +178,7 @@ def _write_all(directory: Path, sample: Sample) -> tuple[Any, Any]:
 
 def write_segments(directory: Path, sample: Sample) -> list[Path]:
     """The segment files of a topic that holds `sample`, for readers of the same format."""
-    broker, topic = _write_all(directory, sample)
+    broker, topic = write_all(directory, sample)
     with broker:
         return [Path(segment.path) for segment in topic.logs[0].segments]
 
@@ -189,7 +189,7 @@ def iterate(*, touch: bool) -> Callable[[Place], Any]:
     @contextmanager
     def start(place: Place) -> Iterator[Callable[[], Measured]]:
         sample = place.sample
-        broker, topic = _write_all(place.kept / "log", sample)
+        broker, topic = write_all(place.kept / "log", sample)
 
         def one_round() -> Measured:
             count = 0
@@ -217,7 +217,7 @@ def iterate(*, touch: bool) -> Callable[[Place], Any]:
 def columns(place: Place) -> Iterator[Callable[[], Measured]]:
     """topic.scan: every column of every batch, CRC verified, as numpy arrays."""
     sample = place.sample
-    broker, topic = _write_all(place.kept / "log", sample)
+    broker, topic = write_all(place.kept / "log", sample)
 
     def one_round() -> Measured:
         count = 0
@@ -247,7 +247,7 @@ def columns(place: Place) -> Iterator[Callable[[], Measured]]:
 def look_up_offset(place: Place) -> Iterator[Callable[[], Measured]]:
     """The first record of topic.read(start=offset) for each random offset."""
     sample = place.sample
-    broker, topic = _write_all(place.kept / "log", sample)
+    broker, topic = write_all(place.kept / "log", sample)
     wanted = sample.some_offsets()
 
     def one_round() -> Measured:
@@ -267,7 +267,7 @@ def look_up_offset(place: Place) -> Iterator[Callable[[], Measured]]:
 def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
     """topic.offset_for_timestamp for each random time."""
     sample = place.sample
-    broker, topic = _write_all(place.kept / "log", sample)
+    broker, topic = write_all(place.kept / "log", sample)
     wanted = sample.some_timestamps()
 
     def one_round() -> Measured:
@@ -285,7 +285,7 @@ def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
 
 def write_for_open(directory: Path, sample: Sample, count: int) -> Any:
     """Append `count` records, the sample over and over; leave it open with nothing flushed."""
-    broker, topic = _created(directory, "appended", flush_ms=NEVER)
+    broker, topic = created(directory, "appended", flush_ms=NEVER)
     length = len(sample)
     for start in range(0, count, length):
         part = min(length, count - start)

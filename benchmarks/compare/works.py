@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.compare import machine_limits, subject
+from benchmarks.compare import consuming, machine_limits, subject
 from benchmarks.compare.measure import Contestant, Target, Work
 from benchmarks.compare.peers import (
     aiokafka_records,
@@ -154,6 +154,8 @@ def all_works(open_mib: Sequence[int], flushed_records: int = FLUSHED_RECORDS) -
             "records",
             (
                 Contestant("topic.read", "logstore", subject.iterate(touch=True)),
+                Contestant("consumer, iterated", "logstore", consuming.iterate),
+                Contestant("consumer.poll", "logstore", consuming.poll),
                 Contestant(
                     "aiokafka: compiled reader, same files",
                     "peer",
@@ -166,7 +168,7 @@ def all_works(open_mib: Sequence[int], flushed_records: int = FLUSHED_RECORDS) -
                 Contestant("pyarrow: IPC file, to_pylist", "peer", arrow_ipc.iterate, "pyarrow"),
                 Contestant("C: pread + CRC-32C", "limit", machine_limits.read_file(checksum=True)),
             ),
-            targets=(Target("topic.read", per_second=4e6),),
+            targets=(Target("topic.read", per_second=4e6), Target("consumer, iterated", per_second=3e6)),
         ),
         Work(
             "iterate-untouched",
@@ -189,12 +191,23 @@ def all_works(open_mib: Sequence[int], flushed_records: int = FLUSHED_RECORDS) -
             "records",
             (
                 Contestant("topic.scan", "logstore", subject.columns),
+                Contestant("consumer.fetch_columns", "logstore", consuming.columns),
                 Contestant("pyarrow: IPC file, read", "peer", arrow_ipc.columns, "pyarrow"),
                 Contestant("C: pread + CRC-32C", "limit", machine_limits.read_file(checksum=True)),
                 Contestant("C: pread", "limit", machine_limits.read_file(checksum=False)),
                 Contestant("C: memcpy", "limit", machine_limits.copy_memory),
             ),
-            targets=(Target("topic.scan", per_second=30e6),),
+            targets=(Target("topic.scan", per_second=30e6), Target("consumer.fetch_columns", per_second=20e6)),
+        ),
+        Work(
+            "wake-up",
+            "Append a record, until a consumer that slept holds its value",
+            "wake-ups",
+            (
+                Contestant("topic.append -> consumer", "logstore", consuming.wake_consumer),
+                Contestant("Python: eventfd", "limit", consuming.wake_eventfd),
+            ),
+            targets=(Target("topic.append -> consumer", times=1 / 1.5, of="Python: eventfd"),),
         ),
         Work(
             "look-up-offset",

@@ -92,6 +92,28 @@ def test_no_wake_up_is_lost(broker, orders, how):
         appender.join()
 
 
+def test_what_was_cut_off_meanwhile_is_not_handed_out(broker, orders):
+    """The batch that a writer keeps for those who wait is one of a log that may be cut since."""
+    with broker.consumer("orders", consumer_timeout=0) as consumer:
+        log = orders.partition(0)
+        for number in range(20):
+            orders.append(b"gone", partition=0)
+            log.truncate_to(number)
+            assert list(consumer) == []
+            orders.append(b"kept", partition=0)
+            assert [(record.offset, record.value) for record in consumer] == [(number, b"kept")]
+
+
+@pytest.mark.parametrize("size", [100, 16_000, 17_000, 600_000])
+def test_batches_of_any_size_come_to_one_who_waits(broker, size):
+    topic = broker.create_topic("large", segment_bytes=1 << 20)
+    with broker.consumer("large", consumer_timeout=0) as consumer:
+        for number in range(6):
+            topic.append(b"%d" % number * size)
+            (record,) = consumer
+            assert record.value == b"%d" % number * size
+
+
 def test_many_appenders_and_one_consumer(broker, orders):
     count = 3000
 
