@@ -115,6 +115,8 @@ class Broker(broker.Broker):
             Most records of one `poll`; 500.
         fetch_max_bytes, max_partition_fetch_bytes : int or str
             How much is read ahead of all partitions together (``"50MiB"``), and of one (``"1MiB"``).
+        isolation_level : {"read_uncommitted", "read_committed"}
+            ``"read_committed"`` hands out records of transactions once they are committed, and no others of them.
         consumer_timeout : float, optional
             Iteration ends where there is no record for so many seconds; without, it waits for ever.
         session_timeout, heartbeat_interval, max_poll_interval : float

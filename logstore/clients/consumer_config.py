@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from logstore.errors import InvalidConfigError, InvalidGroupIdError
+from logstore.model import IsolationLevel
 from logstore.quantities import bytes_from
 
 __all__ = ["ConsumerConfig", "ConsumerOptions", "OffsetReset", "consumer_config"]
@@ -29,6 +30,7 @@ class ConsumerOptions(TypedDict, total=False):
     partition_assignment_strategy: Sequence[Any]
     fetch_max_bytes: int | str
     max_partition_fetch_bytes: int | str
+    isolation_level: IsolationLevel
     consumer_timeout: float | None
     clock: Callable[[], float] | None
 
@@ -49,6 +51,7 @@ class ConsumerConfig(NamedTuple):
     partition_assignment_strategy: tuple[Any, ...] = ("cooperative-sticky",)
     fetch_max_bytes: int = 50 << 20
     max_partition_fetch_bytes: int = 1 << 20
+    isolation_level: IsolationLevel = "read_uncommitted"
     consumer_timeout: float | None = None
     clock: Callable[[], float] | None = None
 
@@ -84,6 +87,10 @@ def consumer_config(options: Mapping[str, Any]) -> ConsumerConfig:
     if config.auto_offset_reset not in ("earliest", "latest", "none"):
         raise InvalidConfigError(
             f"auto_offset_reset must be 'earliest', 'latest' or 'none', not {config.auto_offset_reset!r}"
+        )
+    if config.isolation_level not in ("read_uncommitted", "read_committed"):
+        raise InvalidConfigError(
+            f"isolation_level must be 'read_uncommitted' or 'read_committed', not {config.isolation_level!r}"
         )
     for name in ("max_poll_records", "fetch_max_bytes", "max_partition_fetch_bytes"):
         value = getattr(config, name)

@@ -87,10 +87,17 @@ class FetchingConsumer(RecordFetcher):
         return 0 if share >= READ_BYTES else max(share, READ_BYTES_MIN)
 
     def _open_cursor(self, reader: PartitionReader) -> BatchCursor:
-        return self._broker.cursor(*reader.topic_partition, reader.position, read_bytes=self._read_bytes())
+        return self._broker.cursor(*reader.topic_partition, reader.position, **self._how_to_read())
 
     def _open_columns(self, reader: PartitionReader) -> ColumnBatchCursor:
-        return self._broker.column_cursor(*reader.topic_partition, reader.position, read_bytes=self._read_bytes())
+        return self._broker.column_cursor(*reader.topic_partition, reader.position, **self._how_to_read())
+
+    def _how_to_read(self) -> dict[str, Any]:
+        return {"read_bytes": self._read_bytes(), "isolation_level": self._config.isolation_level}
+
+    def _offsets(self, partition: TopicPartition) -> tuple[int, int]:
+        """Where a log begins, and where it ends for this consumer."""
+        return self._broker.partition_offsets(*partition, isolation_level=self._config.isolation_level)
 
     def _bytes_limit(self, max_bytes: int | str | None) -> int:
         return self._bytes_max if max_bytes is None else max(bytes_from(max_bytes, "max_bytes"), 1)
@@ -113,7 +120,7 @@ class FetchingConsumer(RecordFetcher):
                 self._seek(reader, self._reset_offset(reader.topic_partition))
 
     def _reset_offset(self, partition: TopicPartition) -> int:
-        first, end = self._broker.partition_offsets(*partition)
+        first, end = self._offsets(partition)
         if self._config.auto_offset_reset == "none":
             raise NoOffsetForPartitionError(
                 f"{_name(partition)} has no committed offset, and auto_offset_reset is 'none'; "

@@ -61,7 +61,7 @@ class PositionedConsumer(FetchingConsumer):
         kind, number = resolve_position(position, what, self._now_ms())
         if kind == "offset":
             return number
-        first, end = self._broker.partition_offsets(*partition)
+        first, end = self._offsets(partition)
         if kind != "timestamp":
             return first if kind == "earliest" else end
         found = self._broker.offset_for_timestamp(*partition, number)
@@ -106,12 +106,12 @@ class PositionedConsumer(FetchingConsumer):
     def seek_to_beginning(self, *partitions: Partition) -> None:
         """Goes to the log start offset of these assigned partitions, or of all."""
         for reader in self._readers_of(partitions):
-            self._seek(reader, self._broker.partition_offsets(*reader.topic_partition)[0])
+            self._seek(reader, self._offsets(reader.topic_partition)[0])
 
     def seek_to_end(self, *partitions: Partition) -> None:
         """Goes to the log end offset of these assigned partitions, or of all."""
         for reader in self._readers_of(partitions):
-            self._seek(reader, self._broker.partition_offsets(*reader.topic_partition)[1])
+            self._seek(reader, self._offsets(reader.topic_partition)[1])
 
     def pause(self, *partitions: Partition) -> None:
         """Hands out nothing of these assigned partitions, or of all, until `resume`. Positions stay."""
@@ -137,11 +137,12 @@ class PositionedConsumer(FetchingConsumer):
         ------
         UnknownTopicOrPartitionError, ClosedError
         """
-        return {partition: self._broker.partition_offsets(*partition)[0] for partition in self._any(partitions)}
+        return {partition: self._offsets(partition)[0] for partition in self._any(partitions)}
 
     def end_offsets(self, partitions: Iterable[Partition] | None = None) -> dict[TopicPartition, int]:
-        """Log end offset of each of these partitions, as `beginning_offsets`: that of the next record to come."""
-        return {partition: self._broker.partition_offsets(*partition)[1] for partition in self._any(partitions)}
+        """Log end offset of each of these partitions, as `beginning_offsets`: that of the next record to come; with
+        ``isolation_level="read_committed"`` the last stable offset."""
+        return {partition: self._offsets(partition)[1] for partition in self._any(partitions)}
 
     def offsets_for_times(
         self, times: Mapping[Partition, int | datetime | str]
@@ -183,14 +184,16 @@ class PositionedConsumer(FetchingConsumer):
         lags = {}
         for reader in self._readers_of(partitions or ()):
             position = self.position(reader.topic_partition)
-            first, end = self._broker.partition_offsets(*reader.topic_partition)
+            first, end = self._offsets(reader.topic_partition)
             position = max(position, first)  # what was deleted can't be read any more
             seconds = self._age_seconds(reader.topic_partition, position) if position < end else 0.0
             lags[reader.topic_partition] = Lag(max(end - position, 0), seconds)
         return lags
 
     def _age_seconds(self, partition: TopicPartition, position: int) -> float:
-        cursor = self._broker.cursor(*partition, position, read_bytes=4096)
+        cursor = self._broker.cursor(
+            *partition, position, read_bytes=4096, isolation_level=self._config.isolation_level
+        )
         while (batch := cursor.next_batch()) is not None:
             if batch.is_control:
                 continue

@@ -154,6 +154,7 @@ def test_an_unknown_option_is_answered_with_the_nearest(broker):
         {"auto_offset_reset": "first"},
         {"max_poll_records": 0},
         {"fetch_max_bytes": "much"},
+        {"isolation_level": "serializable"},
         {"session_timeout": 0},
         {"consumer_timeout": -1},
         {"group": ""},
