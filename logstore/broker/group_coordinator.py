@@ -283,7 +283,10 @@ class GroupCoordinator(StoredGroups):
         if group.state == "Empty" and not group.offsets.by_partition and not group.pending_members and not any(
             name == group.group_id for name, _ in pending
         ):
-            self._remove_group(group)
+            if expired or not is_nothing(group):
+                self._remove_group(group)
+            else:  # somebody asked to join and was never seen again: the log knows nothing of it
+                del self._groups[group.group_id]
         return len(expired)
 
     def _expired(self, group: Group) -> list[TopicPartition]:

@@ -136,14 +136,12 @@ class StoredGroups(GroupMembership):
 
     def _remove_group(self, group: Group) -> Callable[[], None]:
         """Writes a group's tombstones and forgets it. The lock is held."""
-        wait = self._remove_offsets(group, list(group.offsets.by_partition))
-        if group.generation:
-            log, offsets = self._topic.append(
-                group.group_id, [(encode_group_key(group.group_id), None)], self._wall_clock_ms()
-            )
-            wait = partial(self._topic.flush, log, offsets)
+        self._remove_offsets(group, list(group.offsets.by_partition))
+        # Also where it never had members: to Kafka a group is there until its own tombstone is.
+        tombstone = (encode_group_key(group.group_id), None)
+        log, offsets = self._topic.append(group.group_id, [tombstone], self._wall_clock_ms())
         del self._groups[group.group_id]
-        return wait
+        return partial(self._topic.flush, log, offsets)
 
 
 def is_nothing(group: Group) -> bool:

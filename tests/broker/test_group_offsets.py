@@ -547,6 +547,14 @@ def test_offsets_of_consumers_expire_a_week_after_the_last_one_left(coordinator,
     ]
 
 
+def test_a_group_that_nobody_ever_joined_leaves_nothing(coordinator, time, broker):
+    TestMember(coordinator).join(must_know_member_id=True)
+    assert coordinator.list_groups() == [("g", "", "Empty")]
+    time.advance(600_000)
+    assert coordinator.list_groups() == []
+    assert OFFSETS_TOPIC not in broker
+
+
 def test_the_week_goes_on_over_a_restart(directory, time):
     with logstore.open(directory) as broker:
         coordinator = time.coordinator(broker)
