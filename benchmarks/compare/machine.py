@@ -15,7 +15,7 @@ from benchmarks.compare.measure import file_system_of
 
 __all__ = ["machine_facts"]
 
-DISTRIBUTIONS = ("logstoredb", "aiokafka", "lmdb", "pyarrow", "numpy")
+DISTRIBUTIONS = ("logstoredb", "aiokafka", "confluent-kafka", "lmdb", "pyarrow", "numpy")
 
 
 def machine_facts(directory: Path) -> dict[str, Any]:

@@ -75,6 +75,31 @@ def append_one_by_one(durability: str) -> Callable[[Place], Any]:
     return start
 
 
+def send_one_by_one(durability: str) -> Callable[[Place], Any]:
+    """producer.send a record; at the end all are acknowledged at their level."""
+
+    @contextmanager
+    def start(place: Place) -> Iterator[Callable[[], Measured]]:
+        _logstore()
+        sample = place.sample
+        values, keys = sample.values[1:], sample.keys[1:]
+
+        def one_round() -> Measured:
+            broker, topic = _started(place.fresh(), durability, sample)
+            with broker, broker.producer() as producer:
+                send = producer.send
+                with Stopwatch() as watch:
+                    for value, key in zip(values, keys, strict=True):
+                        send(TOPIC, value, key)
+                    producer.flush()
+                _check(topic, sample)
+            return watch.measured(len(values))
+
+        yield one_round
+
+    return start
+
+
 def append_in_threads(threads: int) -> Callable[[Place], Any]:
     """topic.append from several threads at once, flushed: waiting writers share an fdatasync."""
 

@@ -9,6 +9,7 @@ from benchmarks.compare.measure import Contestant, Target, Work
 from benchmarks.compare.peers import (
     aiokafka_records,
     arrow_ipc,
+    confluent_producer,
     lmdb_store,
     plain_file,
     sqlite_store,
@@ -21,6 +22,7 @@ __all__ = ["all_works"]
 
 FLUSHED_RECORDS = 500
 APPEND = "topic.append"
+SEND = "producer.send, appended"
 GROWING = "C: pwrite + fdatasync, file grows"
 
 
@@ -100,6 +102,33 @@ def all_works(open_mib: Sequence[int], flushed_records: int = FLUSHED_RECORDS) -
             ),
             records=lambda count: min(count, flushed_records),
             targets=(Target(APPEND, times=0.8, of=GROWING),),
+        ),
+        Work(
+            "send",
+            "Send one record a call through a producer, all acknowledged at the end",
+            "records",
+            (
+                Contestant(SEND, "logstore", subject.send_one_by_one("appended")),
+                Contestant("producer.send, flushed", "logstore", subject.send_one_by_one("flushed")),
+                Contestant(APPEND, "logstore", subject.append_one_by_one("buffered")),
+                Contestant(
+                    "confluent-kafka: produce to its mock broker",
+                    "peer",
+                    confluent_producer.produce,
+                    "confluent_kafka",
+                ),
+                Contestant(
+                    "aiokafka: compiled batch builder + write",
+                    "peer",
+                    aiokafka_records.append_buffered,
+                    "aiokafka",
+                ),
+                Contestant("Python: empty compiled call", "limit", machine_limits.empty_call),
+            ),
+            targets=(
+                Target(SEND, per_second=2e6, times=3, of="confluent-kafka: produce to its mock broker"),
+                Target("producer.send, flushed", per_second=1e6, times=0.5, of=SEND),
+            ),
         ),
         Work(
             "append-threads",
