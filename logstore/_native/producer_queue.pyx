@@ -14,7 +14,6 @@ from logstore._native.core cimport (
     ls_batch_builder_init,
     ls_batch_builder_reset,
     ls_batch_builder_seal,
-    ls_batch_header,
     ls_batch_stamp_fields,
     ls_fault,
 )
