@@ -172,7 +172,8 @@ class Housekeeping:
             if log.read_only:
                 log.refresh()
             policy = RetentionPolicy.of(configs.get(log.topic, log.config))
-            pairs.append((log_facts(log, self._group_offsets(log, policy)), policy))
+            offsets = self._group_offsets(log, policy)
+            pairs.append((log_facts(log, offsets, expiry_header=policy.expiry_header, now_ms=now_ms), policy))
         disk = None
         if any(policy.disk_free_percent > 0 for _, policy in pairs):
             total_bytes, free_bytes = self._disk()

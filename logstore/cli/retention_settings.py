@@ -19,6 +19,7 @@ RETENTION_SETTINGS = (
     "retention.ms",
     "retention.bytes",
     "logstore.retention.records",
+    "logstore.expiry.header",
     "logstore.retention.disk.free.percent",
     "logstore.retention.groups",
     "logstore.retention.groups.max.bytes",

@@ -68,6 +68,12 @@ def _percent(value: object, name: str) -> float:
     return number
 
 
+def _text(value: object, name: str) -> str:
+    if isinstance(value, str):
+        return value
+    raise InvalidConfigError(f"{name} must be a text, not {value!r}")
+
+
 def _names(value: object, name: str) -> str:
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
@@ -122,6 +128,8 @@ SETTINGS: dict[str, Setting] = dict(
                  "where an open batch is handed over"),
         _setting("logstore.durability", None, _one_of("flushed", "appended", "buffered"),
                  "what an acknowledgement means; the broker's where unset"),
+        _setting("logstore.expiry.header", "", _text,
+                 "header of a record that says when it expires: ms since 1970, or 90s, 12h, 7d from its timestamp on"),
         _setting("logstore.linger.ms", 5, _number(ms_from, 0, INT64_MAX),
                  "longest time a buffered record stays in the open batch"),
         _setting("logstore.retention.cap.timestamps", False, read_boolean,

@@ -83,6 +83,10 @@ class LogFacts(NamedTuple):
         Ascending; the last one is active.
     group_offsets : mapping of str to int or None
         Committed offsets of the groups that the policy names; None for a group that has committed none here.
+    expired_before : int
+        The first offset from the start that has not expired by its header; -1 where nobody asked.
+    next_expiry_ms : int
+        When that record expires; -1 for never.
     """
 
     topic: str
@@ -91,6 +95,8 @@ class LogFacts(NamedTuple):
     log_end_offset: int
     segments: tuple[SegmentFacts, ...]
     group_offsets: Mapping[str, int | None] = {}
+    expired_before: int = -1
+    next_expiry_ms: int = -1
 
     @property
     def size_bytes(self) -> int:
@@ -109,6 +115,7 @@ class RetentionPolicy(NamedTuple):
     groups_max_bytes: int = -1
     groups_max_ms: int = -1
     cap_timestamps: bool = False
+    expiry_header: str = ""
 
     @classmethod
     def of(cls, config: TopicConfig) -> RetentionPolicy:
@@ -123,6 +130,7 @@ class RetentionPolicy(NamedTuple):
             groups_max_bytes=config["logstore.retention.groups.max.bytes"],
             groups_max_ms=config["logstore.retention.groups.max.ms"],
             cap_timestamps=config["logstore.retention.cap.timestamps"],
+            expiry_header=config["logstore.expiry.header"],
         )
 
     def timestamp_of(self, segment: SegmentFacts) -> int:
@@ -168,6 +176,8 @@ class RetentionPlan(NamedTuple):
         One for each segment, in order; those that go come first.
     log_start_offset : int
         Where the log starts afterwards.
+    start_reason : str
+        The setting that has it start inside a segment; empty where it starts with one.
     rolls_active : bool
         Every segment goes: a fresh one is started first, since offsets are never used again.
     bytes_freed : int
@@ -197,6 +207,7 @@ class RetentionPlan(NamedTuple):
     future_segments: tuple[SegmentFacts, ...] = ()
     held_by_groups: tuple[str, ...] = ()
     going_count: int = 0
+    start_reason: str = ""
 
     @property
     def going(self) -> tuple[SegmentDecision, ...]:
@@ -280,6 +291,7 @@ def retention_plan(
     records_target = -1
     if policy.deletes and policy.retention_records >= 0:
         records_target = facts.log_end_offset - policy.retention_records
+    expiry_target = facts.expired_before if policy.deletes and policy.expiry_header else -1
     excess = facts.size_bytes - policy.retention_bytes
     timestamp_of = policy.timestamp_of
     freed = 0
@@ -301,6 +313,8 @@ def retention_plan(
             reason = "retention.ms"
         elif segment.end_offset <= records_target:
             reason = "logstore.retention.records"
+        elif segment.end_offset <= expiry_target:
+            reason = "logstore.expiry.header"
         elif freed < bytes_wanted and index < last:
             reason = "logstore.retention.disk.free.percent"
         else:
@@ -317,9 +331,14 @@ def retention_plan(
     going = len(decisions)
     bytes_freed = sum(decision.segment.size_bytes for decision in decisions)
     start = max(facts.log_start_offset, segments[going - 1].end_offset if going else 0)
-    if records_target > start:
-        start = max(start, min(records_target, held_from))
+    start_reason = ""
+    inside = min(max(records_target, expiry_target), held_from)
+    if inside > start:
+        start = inside
+        start_reason = "logstore.retention.records" if records_target >= expiry_target else "logstore.expiry.header"
     next_change_ms, shielded_bytes = _judge_the_rest(facts, policy, now_ms, going, stay, held_from, decisions)
+    if policy.expiry_header and facts.next_expiry_ms > now_ms and start == facts.expired_before < held_from:
+        next_change_ms = min(facts.next_expiry_ms, next_change_ms or facts.next_expiry_ms)
     future: list[SegmentFacts] = []
     if policy.deletes and policy.retention_ms >= 0:
         limit = now_ms + FUTURE_TOLERANCE_MS
@@ -333,6 +352,7 @@ def retention_plan(
         future_segments=tuple(future),
         held_by_groups=_holding_groups(facts, policy, segments[going]) if stay == "logstore.retention.groups" else (),
         going_count=going,
+        start_reason=start_reason,
     )
 
 
@@ -364,6 +384,7 @@ def plan_up_to(plan: RetentionPlan, offset: int) -> RetentionPlan:
         rolls_active=plan.rolls_active and len(going) == len(plan.facts.segments),
         bytes_freed=sum(decision.segment.size_bytes for decision in going),
         going_count=len(going),
+        start_reason=plan.start_reason if offset > (going[-1].segment.end_offset if going else 0) else "",
     )
 
 
@@ -375,6 +396,8 @@ def _why_it_stays(policy: RetentionPolicy) -> str:
         return "retention.bytes"
     if policy.retention_records >= 0:
         return "logstore.retention.records"
+    if policy.expiry_header:
+        return "logstore.expiry.header"
     return "logstore.retention.disk.free.percent" if policy.disk_free_percent > 0 else NO_LIMIT
 
 

@@ -35,8 +35,9 @@ def summary_of(plan: RetentionPlan) -> str:
     for reason, decisions in groupby(plan.going, key=lambda decision: decision.reason):
         group = list(decisions)
         parts.append(f"{_segments(len(group))} of {format_bytes(sum(one.segment.size_bytes for one in group))} by {reason}")
-    if plan.offsets_freed and not any(decision.reason != BEFORE_START for decision in plan.going):
-        parts.append(f"{_records(plan.offsets_freed)} by logstore.retention.records")
+    if plan.start_reason:
+        covered = max([plan.facts.log_start_offset, *(decision.segment.end_offset for decision in plan.going)])
+        parts.append(f"{_records(plan.log_start_offset - covered)} by {plan.start_reason}")
     return ", ".join(parts) + f"; the log then starts at offset {plan.log_start_offset}"
 
 
@@ -73,6 +74,8 @@ def _policy_sentence(policy: RetentionPolicy) -> str:
         limits.append(f"beyond the newest retention.bytes = {format_bytes(policy.retention_bytes)}")
     if policy.retention_records >= 0:
         limits.append(f"before the last logstore.retention.records = {policy.retention_records:,}")
+    if policy.expiry_header:
+        limits.append(f"whose every record, and all before, has expired by its header {policy.expiry_header!r}")
     if policy.disk_free_percent > 0:
         limits.append(
             "that keep the disk from having logstore.retention.disk.free.percent = "
@@ -106,11 +109,10 @@ def _what_goes(plan: RetentionPlan) -> list[str]:
         )
     if plan.rolls_active:
         sentences.append("The active segment is among them: a fresh one is started first, and offsets go on from there.")
-    covered = plan.going[-1].segment.end_offset if plan.going else plan.facts.log_start_offset
-    if plan.log_start_offset > max(covered, plan.facts.log_start_offset):
+    if plan.start_reason:
         sentences.append(
-            f"The log then starts at offset {plan.log_start_offset}, inside a segment, since logstore.retention.records "
-            "counts exactly; its bytes go with the rest of that segment."
+            f"The log then starts at offset {plan.log_start_offset}, inside a segment, because of {plan.start_reason}; the "
+            "bytes before go with the rest of that segment."
         )
     return sentences
 
@@ -139,6 +141,10 @@ def _why_the_first_stays(plan: RetentionPlan, policy: RetentionPolicy, now_ms: i
         limits.append(f"it goes when the partition has grown by {format_bytes(plan.growth_bytes)}")
     if plan.growth_offsets is not None:
         limits.append(f"it goes after {_records(plan.growth_offsets)} more")
+    if policy.expiry_header:
+        expiry_ms = plan.facts.next_expiry_ms
+        when = f"on {format_moment(expiry_ms)}" if expiry_ms >= 0 else "never, by its header"
+        limits.append(f"the record at offset {plan.facts.expired_before} expires {when}")
     if policy.disk_free_percent > 0:
         limits.append("it goes when the disk has less free than it should, unless it is the active one then")
     return f"{what} stays: {'; or '.join(limits) or 'nothing limits it'}."

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from logstore._native.segment import Segment
-from logstore.errors import OffsetOutOfRangeError, StorageFailureError
+from logstore.errors import CorruptDataError, OffsetOutOfRangeError, StorageFailureError
 from logstore.storage import layout
 from logstore.storage.files import refusals, sync_directory
 from logstore.storage.retention import (
@@ -105,21 +105,41 @@ class DeletedFiles:
         self._pending = []
 
 
-def log_facts(log: ReadableLog, group_offsets: dict[str, int | None] | None = None) -> LogFacts:
-    """What retention has to know of a log; files of sealed segments are not opened, and looked at once."""
+def log_facts(
+    log: ReadableLog, group_offsets: dict[str, int | None] | None = None, *, expiry_header: str = "", now_ms: int = 0
+) -> LogFacts:
+    """What retention has to know of a log; files of sealed segments are not opened, and looked at once.
+
+    With the name of an expiry header, records are read from the log start offset on, up to the first that has not expired.
+    """
     log_end_offset = log.log_end_offset
     log_start_offset = log.log_start_offset
     segments = log.segments
     ends = [segment.base_offset for segment in segments[1:]]
     # A segment rolled after the end offset was read: what is in it is not counted yet.
     ends.append(max(log_end_offset, segments[-1].base_offset) if segments else 0)
+    expired_before, next_expiry_ms = -1, -1
+    if expiry_header:
+        expired_before, next_expiry_ms = _first_unexpired(log, log_start_offset, log_end_offset, expiry_header, now_ms)
     return LogFacts(
         log.topic, log.partition, log_start_offset, max(log_end_offset, ends[-1]),
         tuple(
             SegmentFacts(segment.base_offset, end, *segment.facts()) for segment, end in zip(segments, ends, strict=True)
         ),
-        group_offsets or {},
+        group_offsets or {}, expired_before, next_expiry_ms,
     )
+
+
+def _first_unexpired(log: ReadableLog, start: int, end: int, header: str, now_ms: int) -> tuple[int, int]:
+    from logstore._native.expiry import first_unexpired
+
+    cursor = log.cursor(start, end)
+    try:
+        return first_unexpired(cursor, header.encode(), now_ms)
+    except CorruptDataError:
+        return cursor.next_offset, -1  # what can't be read has not expired
+    except OffsetOutOfRangeError:
+        return start, -1  # trimmed meanwhile
 
 
 def apply_retention(
@@ -148,9 +168,13 @@ def apply_retention(
     for _ in range(_ROUNDS_MAX):
         config = log.config
         groups = dict(plan.facts.group_offsets) if group_offsets is None else group_offsets()
-        facts = log_facts(log, groups)
         # No later than planned: what has grown or aged past a limit since is for the next round.
         policy = RetentionPolicy.of(config)
+        facts = log_facts(log, groups)
+        if policy.expiry_header == plan.policy.expiry_header:
+            facts = facts._replace(
+                expired_before=plan.facts.expired_before, next_expiry_ms=plan.facts.next_expiry_ms
+            )
         wanted = bytes_for_the_disk(plan) if policy.disk_free_percent > 0 else 0
         again = retention_plan(facts, policy, now_ms, bytes_wanted=wanted)
         if again.log_start_offset > plan.log_start_offset:

@@ -251,15 +251,16 @@ def any_facts(draw) -> LogFacts:
         segments.append(SegmentFacts(offset, end, 0 if empty else draw(SIZES), timestamp, NOW_MS - draw(AGES)))
         offset = end
     offsets = st.one_of(st.none(), st.integers(0, offset))
-    return LogFacts("orders", 0, draw(st.integers(first, offset)), offset, tuple(segments),
-                    {"a": draw(offsets), "b": draw(offsets)})  # fmt: skip
+    start = draw(st.integers(first, offset))
+    return LogFacts("orders", 0, start, offset, tuple(segments), {"a": draw(offsets), "b": draw(offsets)},
+                    draw(st.integers(start, offset)), NOW_MS + draw(st.integers(-1, DAY_MS)))  # fmt: skip
 
 
 LIMITS_MS = st.one_of(st.just(-1), st.integers(0, 10 * DAY_MS))
 LIMITS_BYTES = st.one_of(st.just(-1), st.integers(0, 1500))
 POLICIES = st.builds(
     RetentionPolicy, st.booleans(), LIMITS_MS, LIMITS_BYTES, st.one_of(st.just(-1), st.integers(0, 50)), st.just(0.0),
-    st.sampled_from([(), ("a",), ("a", "b")]), LIMITS_BYTES, LIMITS_MS, st.booleans(),
+    st.sampled_from([(), ("a",), ("a", "b")]), LIMITS_BYTES, LIMITS_MS, st.booleans(), st.sampled_from(["", "expires"]),
 )  # fmt: skip
 WANTED = st.one_of(st.just(0), st.integers(0, 1500))
 
@@ -290,6 +291,8 @@ def test_nothing_younger_or_more_protected_than_the_policy_allows_goes(facts, po
                 "retention.bytes": lambda size=segment.size_bytes, left=left: left - size >= policy.retention_bytes >= 0,
                 "logstore.retention.records":
                     lambda end=segment.end_offset: facts.log_end_offset - end >= policy.retention_records >= 0,
+                "logstore.expiry.header":
+                    lambda end=segment.end_offset: policy.expiry_header and end <= facts.expired_before,
                 "logstore.retention.disk.free.percent":
                     lambda at=index, freed=freed: freed < wanted and at < len(segments) - 1,
             }[decision.reason]()  # fmt: skip
@@ -303,8 +306,12 @@ def test_nothing_younger_or_more_protected_than_the_policy_allows_goes(facts, po
             freed += segment.size_bytes
         left -= segment.size_bytes
     inside = [segment for segment in segments if segment.base_offset < plan.log_start_offset < segment.end_offset]
-    if plan.log_start_offset > facts.log_start_offset and inside:
+    assert bool(plan.start_reason) >= bool(plan.log_start_offset > facts.log_start_offset and inside)
+    if plan.start_reason == "logstore.retention.records":
         assert facts.log_end_offset - plan.log_start_offset >= policy.retention_records >= 0
+    elif plan.start_reason:
+        assert policy.expiry_header
+        assert plan.log_start_offset <= facts.expired_before
     assert plan.rolls_active == (going == len(segments))
 
 
@@ -326,7 +333,7 @@ def test_due_times_are_when_the_plan_takes_the_segment(facts, policy):
         at = plan.decisions.index(decision)
         assert retention_plan(facts, policy, decision.due_ms).going_count > at
     first = plan.first_that_stays
-    only_time = policy._replace(retention_bytes=-1, retention_records=-1, groups_max_bytes=-1)
+    only_time = policy._replace(retention_bytes=-1, retention_records=-1, groups_max_bytes=-1, expiry_header="")
     timed = retention_plan(facts, only_time, NOW_MS)
     if first is not None and timed.next_change_ms is not None:
         before = retention_plan(facts, only_time, timed.next_change_ms - 1)

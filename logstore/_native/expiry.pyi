@@ -1,0 +1,3 @@
+from logstore._native.log_cursor import LogCursor
+
+def first_unexpired(cursor: LogCursor, name: bytes, now_ms: int) -> tuple[int, int]: ...
