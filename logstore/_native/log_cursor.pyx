@@ -112,7 +112,7 @@ cdef class LogCursor:
     cdef bint relocate(self) except -1:
         """After damage: whether segments were replaced since they were looked up, so that it may be none. A segment that is
         opened by its name when it is first read may have become another by then."""
-        if self.seen_replacements == self.log.replacement_count:
+        if self.seen_replacements == self.log.replacement_count and not self.log._has_replaced_segments():
             return False
         self.segment = None
         return True

@@ -33,7 +33,9 @@ class LogState:
         is_open: bool | None = None,
         first_unstable_offset: int | None = None,
         aborted_possible: bool | None = None,
+        replaced: bool = False,
     ) -> None: ...
+    def _has_replaced_segments(self) -> bool: ...
     def _aborted_between(
         self, start_offset: int, end_offset: int
     ) -> Sequence[tuple[int, int, int, int]]: ...

@@ -95,12 +95,16 @@ cdef class LogState:
                 self.waiters = waiters[:i] + waiters[i + 1:]
                 return
 
+    def _has_replaced_segments(self):
+        """After damage in a segment: looks whether another process has replaced it."""
+        return False
+
     def _identify(self, str topic, int partition):
         self.topic = topic
         self.partition = partition
 
     def _publish(self, *, segments=None, log_start_offset=None, log_end_offset=None, contiguous=None, truncated=None,
-                 is_open=None, first_unstable_offset=None, aborted_possible=None):
+                 is_open=None, first_unstable_offset=None, aborted_possible=None, bint replaced=False):
         """Publishes new state in the order readers rely on, and wakes those who wait."""
         if truncated is not None:
             self.truncation_offsets.append(truncated)
@@ -111,6 +115,8 @@ cdef class LogState:
             self.contiguous = contiguous
         if segments is not None:
             self.segments = segments
+        if replaced:
+            self.replacement_count += 1
         if log_start_offset is not None:
             self.log_start_offset = log_start_offset
         if aborted_possible is not None:

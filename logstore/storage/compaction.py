@@ -6,7 +6,6 @@ Readers go on throughout. Rules: log-format, section 7.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from logstore._native.compaction import Compactor, KeyOffsetMap, TransactionHistory
 from logstore.errors import InvalidRequestError, LogstoreError
-from logstore.storage import layout
 from logstore.storage.cleaner_checkpoint import read_cleaner_offset, write_cleaner_offset
 from logstore.storage.compaction_plan import (
     INT64_MAX,
@@ -24,7 +22,7 @@ from logstore.storage.compaction_plan import (
     compaction_plan,
     group_segments,
 )
-from logstore.storage.segment_swap import Replacement, prepare_swaps, swap_segments
+from logstore.storage.segment_swap import Replacement, prepare_swaps, remove_unfinished, swap_segments
 
 if TYPE_CHECKING:
     from logstore._native.segment import Segment
@@ -129,22 +127,20 @@ class SegmentsChangedError(Exception):
 
 
 def gather_facts(log: Log) -> CompactionFacts:
-    """The facts of one log as of now. Reads file sizes, and timestamps only where the settings ask for them."""
+    """The facts of one log as of now. Opens no segment."""
     config = log.config
     segments = log.segments
     cleaner_offset = read_cleaner_offset(log.path, log.topic, log.partition)
     first_dirty = cleaner_offset if cleaner_offset is not None else log.log_start_offset
-    asks_youngest = config["min.compaction.lag.ms"] > 0
     asks_oldest = config["max.compaction.lag.ms"] < INT64_MAX
     extents = []
     for index, segment in enumerate(segments):
         is_active = index == len(segments) - 1
         end_offset = log.log_end_offset if is_active else segments[index + 1].base_offset
         is_dirty = not is_active and end_offset > first_dirty
-        size_bytes = segment.size_bytes
+        size_bytes, max_timestamp, _ = segment.facts()
         extents.append(SegmentExtent(
-            segment.base_offset, end_offset, size_bytes,
-            segment.max_timestamp if is_dirty and asks_youngest else -1,
+            segment.base_offset, end_offset, size_bytes, max_timestamp,
             _first_batch_timestamp(segment.path) if is_dirty and asks_oldest and size_bytes else -1,
         ))
         asks_oldest = asks_oldest and not (is_dirty and size_bytes)
@@ -381,12 +377,3 @@ def _index_bytes(segment: Segment, suffix: str) -> int:
         return os.path.getsize(segment.path[: -len(".log")] + suffix)
     except OSError:
         return 0
-
-
-def remove_unfinished(directory: str) -> None:
-    """Removes what a compaction that ended early has left."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(directory):
-            if name.endswith(".cleaned") and layout.segment_offset(name.split(".", 1)[0] + ".log") is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(directory, name))

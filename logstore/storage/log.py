@@ -32,6 +32,7 @@ from logstore.storage.config import TopicConfig
 from logstore.storage.directory_lock import DirectoryLock
 from logstore.storage.files import make_directory, refusals, sync_directory
 from logstore.storage.flush_scheduler import FlushScheduler
+from logstore.storage.interrupted_swaps import visible_segments
 from logstore.storage.leader_epochs import LeaderEpochs
 from logstore.storage.log_flushing import FlushedLog, nothing, storage_logger
 from logstore.storage.recovery import (
@@ -58,6 +59,7 @@ from logstore.storage.truncation import before_truncation, truncate_segments
 if TYPE_CHECKING:
     from logstore.storage.compaction import CompactionProgress, CompactionReport
     from logstore.storage.compaction_plan import CompactionPlan
+    from logstore.storage.erasure import ErasureReport
 
 __all__ = ["Log"]
 
@@ -149,6 +151,7 @@ class Log(FlushedLog):
         self._pending_snapshots = []
         self._snapshot_position = 0
         self._listed_ns = -1  # when the directory had changed last, at its last listing; a reader process's
+        self._files = {}
         if read_only:
             self._open(known, trust_checkpoint=trust_checkpoint)
             return
@@ -186,6 +189,8 @@ class Log(FlushedLog):
         with refusals(self.path, "list"):
             if self.read_only and not os.path.isdir(self.path):
                 raise FileNotFoundError(2, "no such log")
+        if self.read_only:
+            self._note_files(visible_segments(self.path))  # first: what is replaced from here on is found out later
         if writable and checkpoint is not None and (cut := interrupted_truncation(self.path)) is not None:
             # Before the files are cut: what they hold then must not look like a loss.
             checkpoint = before_truncation(checkpoint, self.path, *cut)
@@ -634,6 +639,35 @@ class Log(FlushedLog):
         from logstore.storage.compaction import compact
 
         return compact(self, memory_bytes=memory_bytes, bytes_per_second=bytes_per_second, progress=progress, stop=stop)
+
+    def erase_key(self, key: bytes, *, progress: Callable[[int, int], None] | None = None) -> ErasureReport:
+        """Erases every record with a key that was appended so far, durably, whatever the topic's ``cleanup.policy``.
+
+        Parameters
+        ----------
+        key : bytes
+        progress : callable, optional
+            Called with the bytes read so far and those to be read.
+
+        Returns
+        -------
+        ErasureReport
+            What was erased, and what a scan of everything afterwards has found: nothing.
+
+        Raises
+        ------
+        CorruptDataError
+            A segment is damaged, so that nobody can say what it holds.
+        DiskFullError, StorageFailureError, ClosedError
+
+        Notes
+        -----
+        Thread-safe; appends and reads go on meanwhile. Readers that hold records, or stand in a segment that was rewritten,
+        keep what they have. What the disk's free blocks still hold is the file system's business.
+        """
+        from logstore.storage.erasure import erase_key
+
+        return erase_key(self, key, progress=progress)
 
     # ---- the end ------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -20,8 +21,9 @@ from logstore.positions import Position, resolve_position
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
 from logstore.storage.files import refusals
+from logstore.storage.interrupted_swaps import visible_segments
 from logstore.storage.log_producers import ProducerLog, is_committed
-from logstore.storage.recovery import SegmentSettings, list_segments
+from logstore.storage.recovery import SegmentSettings
 from logstore.storage.waiting import Waiter, watch_directories
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class ReadableLog(ProducerLog):
     _checkpoint_file: CheckpointFile
     _flush_lock: threading.Lock
     _listed_ns: int
+    _files: dict[int, tuple[int, int]]  # inode and time of change by base offset; a reader process's
 
     @abstractmethod
     def _open(self, known: Checkpoint | None, *, trust_checkpoint: bool) -> None:
@@ -219,7 +222,7 @@ class ReadableLog(ProducerLog):
                 return self._offset_for_timestamp(timestamp)
             except (CorruptDataError, StorageFailureError):
                 # A segment that compaction has replaced before it was opened.
-                if replacements == self.replacement_count:
+                if replacements == self.replacement_count and not self._has_replaced_segments():
                     raise
 
     def _offset_for_timestamp(self, timestamp: int) -> OffsetAndTimestamp | None:
@@ -249,6 +252,11 @@ class ReadableLog(ProducerLog):
             self.refresh()
         return bool(segment.next_offset <= self.log_start_offset)
 
+    def _has_replaced_segments(self) -> bool:
+        replacements = self.replacement_count
+        self.refresh()
+        return replacements != self.replacement_count
+
     def refresh(self) -> bool:
         """In a reader process: looks for what the writer has appended, rolled or deleted since.
 
@@ -266,27 +274,56 @@ class ReadableLog(ProducerLog):
         with self._flush_lock:
             return self._refresh()
 
-    def _list_again(self) -> list[int] | None:
-        """Base offsets of the segments; None where the directory has not changed since they were listed."""
+    def _list_again(self) -> dict[int, str] | None:
+        """The segments' files by base offset; None where the directory has not changed since they were listed."""
         with refusals(self.path, "list"):
             changed_ns = os.stat(self.path).st_mtime_ns
         if changed_ns == self._listed_ns:
             return None
-        bases = list_segments(self.path)
+        paths = visible_segments(self.path)
         # Within a tick of the file system's clock another change may come that leaves the same time.
         settled = time.time_ns() - changed_ns > 1_000_000_000
         self._listed_ns = changed_ns if settled else -1
-        return bases
+        return paths
+
+    def _note_files(self, paths: dict[int, str]) -> set[int]:
+        """Base offsets of the segments whose file is another than at the last look."""
+        before = self._files
+        self._files = {}
+        for base, path in paths.items():
+            with contextlib.suppress(FileNotFoundError):
+                about = os.stat(path)
+                # An inode is used again soon; with the time of its last rename it is known.
+                self._files[base] = (about.st_ino, about.st_ctime_ns)
+        return {base for base in paths if base in before and before[base] != self._files.get(base)}
+
+    def _sealed_now(self, paths: dict[int, str]) -> tuple[list[Segment], bool]:
+        """The segments there are but for those rolled since; and whether any has taken the place of others."""
+        active = self.segments[-1]
+        changed = self._note_files(paths) - {active.base_offset}
+        known = {segment.base_offset: segment for segment in self.segments}
+        bases = [base for base in paths if base <= active.base_offset]
+        segments = []
+        replaced = False
+        for base, end in zip(bases, [*bases[1:], 0], strict=True):
+            if base in known and base not in changed:
+                segments.append(known[base])
+            else:
+                replaced = True
+                segments.append(Segment.sealed(paths[base], base, end, **self._segment_settings().as_arguments()))
+        return segments, replaced
 
     def _refresh(self) -> bool:
         before = self._seen()
-        bases = self._list_again()
-        if bases is None:
-            segments, bases = list(self.segments), []
+        paths = self._list_again()
+        replaced = False
+        if paths is None:
+            segments, paths = list(self.segments), {}
+        elif not self.segments or self.segments[-1].base_offset not in paths:
+            segments = []
         else:
-            known = set(bases)
-            segments = [segment for segment in self.segments if segment.base_offset in known]
-        if not segments and not bases:
+            segments, replaced = self._sealed_now(paths)
+        if not segments and not paths:
             return False
         if not segments or (segments[-1].base_offset != self.segments[-1].base_offset):
             self._open(None, trust_checkpoint=True)
@@ -304,7 +341,7 @@ class ReadableLog(ProducerLog):
                 self._open(None, trust_checkpoint=True)
                 self._publish(truncated=self.log_end_offset)
                 return True
-            for base in [base for base in bases if base > segments[-1].base_offset]:
+            for base in [base for base in paths if base > segments[-1].base_offset]:
                 # The old one first, to its end: it is complete once the next one exists.
                 segments[-1].catch_up()
                 segments[-1].seal(base)
@@ -326,6 +363,7 @@ class ReadableLog(ProducerLog):
                                  segments[0].base_offset),
             log_end_offset=end_offset,
             contiguous=checkpoint.is_contiguous and self.contiguous,
+            replaced=replaced,
         )
         return before != self._seen()
 

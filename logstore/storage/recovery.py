@@ -16,6 +16,7 @@ from logstore.model import RecoveryReport
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint
 from logstore.storage.files import refusals, replace_file, sync_directory, write_at
+from logstore.storage.interrupted_swaps import file_number, interrupted_swap, visible_segments
 from logstore.storage.segment_digests import SegmentDigests
 
 __all__ = [
@@ -125,7 +126,8 @@ def open_segments(
     """
     if writable:
         _finish_interrupted(directory)
-    bases = list_segments(directory)
+    paths = visible_segments(directory)
+    bases = list(paths)
     known = checkpoint or Checkpoint()
     opened = OpenedLog(log_end_offset=max(known.log_start_offset, known.log_end_offset))
     if not bases:
@@ -150,7 +152,7 @@ def open_segments(
     first_doubtful = _first_doubtful(bases, checkpoint)
     for base, end in zip(bases, bases[1:], strict=False):
         opened.segments.append(
-            Segment.sealed(os.path.join(directory, layout.segment_file_name(base)), base, end, **settings.as_arguments())
+            Segment.sealed(paths[base], base, end, **settings.as_arguments())
         )
     _scan_tail(
         directory, bases, first_doubtful, known, settings, opened, has_checkpoint=checkpoint is not None, writable=writable,
@@ -336,24 +338,8 @@ def _finish_interrupted(directory: str) -> None:
     """
     with refusals(directory, "list"):
         names = sorted(os.listdir(directory))
-    removed: list[str] = [name for name in names if name.endswith(_LEFTOVERS) or name in _TEMPORARY]
-    cleaned = [name for name in names if name.endswith(".cleaned")]
-    swaps = [name for name in names if name.endswith(".swap")]
-    least_cleaned = min((_number(name) for name in cleaned), default=None)
-    if least_cleaned is not None:
-        undone = [name for name in swaps if _number(name) >= least_cleaned]
-        removed += undone
-        swaps = [name for name in swaps if name not in undone]
-    removed += cleaned
-    if swap_logs := [name for name in swaps if name.endswith(".log.swap")]:
-        low = min(_number(name) for name in swap_logs)
-        high = max(_next_offset(os.path.join(directory, name), _number(name)) for name in swap_logs)
-        high = max(high, low + 1)  # of empty segments
-        removed += [
-            name for name in names
-            if name not in swaps and name[:20].isdigit() and low <= _number(name) < high
-            and name.endswith((".log", *INDEX_SUFFIXES, ".snapshot"))
-        ]
+    undone, swaps, replaced = interrupted_swap(directory, names)
+    removed = [name for name in names if name.endswith(_LEFTOVERS) or name in _TEMPORARY] + undone + replaced
     with refusals(directory, "clean up after a crash"):
         for name in dict.fromkeys(removed):
             with contextlib.suppress(FileNotFoundError):
@@ -379,7 +365,7 @@ def interrupted_truncation(directory: str) -> tuple[int, bool] | None:
     with refusals(directory, "list"):
         for name in os.listdir(directory):
             if _is_truncation(name):
-                return _number(name), os.path.getsize(os.path.join(directory, name)) > 0
+                return file_number(name), os.path.getsize(os.path.join(directory, name)) > 0
     return None
 
 
@@ -390,7 +376,7 @@ def finish_truncation(directory: str, name: str) -> None:
     Every step can be repeated. Names go durably before the next step relies on it: one that came back would leave a
     gap.
     """
-    base = _number(name)
+    base = file_number(name)
     marker = os.path.join(directory, name)
     with refusals(marker, "read"):
         is_empty = os.path.getsize(marker) == 0
@@ -438,20 +424,6 @@ def remove_segment_files(directory: str, base_offset: int) -> None:
 
 def _is_truncation(name: str) -> bool:
     return name.endswith(TRUNCATE_SUFFIX) and layout.segment_offset(name.removesuffix(TRUNCATE_SUFFIX)) is not None
-
-
-def _number(name: str) -> int:
-    digits = name.split(".", 1)[0]
-    return int(digits) if digits.isdigit() else -1
-
-
-def _next_offset(path: str, base_offset: int) -> int:
-    """After the last batch of a file that is whole."""
-    _, scan = Segment.reopen(
-        path, base_offset, index_interval_bytes=4096, index_bytes=10_485_760, trusted_bytes=0,
-        trusted_offset=base_offset, writable=False, deep=False,
-    )
-    return scan.next_offset
 
 
 def _position_of(path: str, offset: int) -> int:

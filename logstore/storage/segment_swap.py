@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from logstore.storage.checkpoint import Checkpoint
     from logstore.storage.log import Log
 
-__all__ = ["Replacement", "prepare_swaps", "swap_segments"]
+__all__ = ["Replacement", "prepare_swaps", "remove_unfinished", "swap_segments"]
 
 SUFFIXES = (".log", ".index", ".timeindex", ".txnindex")
 _TRANSACTION_ENTRY = struct.Struct(">hqqqq")
@@ -51,6 +51,7 @@ class Replacement:
             self.mtime_ns = os.stat(replaced[-1].path).st_mtime_ns
         self.end_offset = end_offset
         self.outputs: list[Segment] = []
+        self._transaction_index = b""
         self._settings = log._segment_settings()._replace(contiguous=contiguous)
 
     def next_output(self, base_offset: int) -> Segment:
@@ -61,6 +62,13 @@ class Replacement:
 
     def path_of(self, base_offset: int, suffix: str) -> str:
         return os.path.join(self.log.path, layout.segment_file_name(base_offset, suffix))
+
+    def keep_transaction_index(self) -> None:
+        """The transaction index of what is replaced, as it is: for when no batch goes."""
+        for base_offset in self.replaced:
+            path = self.path_of(base_offset, ".txnindex")
+            with refusals(path, "read"), contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                self._transaction_index += file.read()
 
     def finish(self, aborted: Sequence[tuple[int, int, int, int]] = ()) -> None:
         """Writes the indexes, and syncs all files.
@@ -77,7 +85,7 @@ class Replacement:
             for suffix, content in (
                 (".index.cleaned", segment.encode_offset_index(0)),
                 (".timeindex.cleaned", segment.encode_time_index(0)),
-                (".txnindex.cleaned", b"".join(
+                (".txnindex.cleaned", self._transaction_index + b"".join(
                     _TRANSACTION_ENTRY.pack(0, *entry) for entry in aborted if base <= entry[2] < end_offset
                 )),
             ):
@@ -230,3 +238,12 @@ def _unlink(paths: list[str]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             os.unlink(path)
+
+
+def remove_unfinished(directory: str) -> None:
+    """Removes what a compaction that ended early has left."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(directory):
+            if name.endswith(".cleaned") and layout.segment_offset(name.split(".", 1)[0] + ".log") is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(directory, name))
