@@ -83,7 +83,7 @@ def test_a_position_that_vanished_is_still_one(open_log):
 
 
 def test_readers_run_beside_appends_and_compaction(open_log):
-    log = open_log(**{**SETTINGS, "segment_bytes": 4096})
+    log = open_log(**{**SETTINGS, "segment_bytes": 40_000})
     stop = threading.Event()
     failures = []
 
@@ -108,23 +108,22 @@ def test_readers_run_beside_appends_and_compaction(open_log):
             failures.append(error)
 
     def append():
-        number = 0
-        while not stop.is_set():
+        for number in range(6000):
             log.append(b"%d" % number * 10, b"%d" % (number % 50), timestamp=number)
-            number += 1
 
     threads = [threading.Thread(target=work) for work in (append, read, read, look_up)]
     for thread in threads:
         thread.start()
+    compacted = 0
     try:
-        compacted = 0
-        while compacted < 8 and not failures:
+        while threads[0].is_alive() and not failures:
             compacted += log.compact().outcome == "compacted"
     finally:
         stop.set()
         for thread in threads:
             thread.join()
     assert not failures
+    assert compacted
     last = {record.key: record.offset for record in log.read()}
     assert sorted(last.values()) == list(range(log.log_end_offset - 50, log.log_end_offset))
 
@@ -169,7 +168,7 @@ def test_a_reader_process_follows_through_many_compactions(open_log, open_reader
     log = open_log(**{**SETTINGS, "segment_bytes": 2048})
     reader = open_reader() if os.path.isdir(log.path) else None
     assert reader is not None
-    for number in range(30):
+    for number in range(12):
         for key in range(10):
             log.append(b"%d" % number, b"key %d" % key)
         log.roll()
