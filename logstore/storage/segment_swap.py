@@ -52,6 +52,7 @@ class Replacement:
         self.end_offset = end_offset
         self.outputs: list[Segment] = []
         self._transaction_index = b""
+        self._had_transaction_index = any(os.path.exists(self.path_of(base, ".txnindex")) for base in self.replaced)
         self._settings = log._segment_settings()._replace(contiguous=contiguous)
 
     def next_output(self, base_offset: int) -> Segment:
@@ -89,7 +90,8 @@ class Replacement:
                     _TRANSACTION_ENTRY.pack(0, *entry) for entry in aborted if base <= entry[2] < end_offset
                 )),
             ):
-                if content or not suffix.startswith(".txn"):
+                # Where there was one, an empty one says that nothing is left to look for.
+                if content or not suffix.startswith(".txn") or self._had_transaction_index:
                     write_at(self.path_of(base, suffix), 0, content, size=len(content), sync=True)
             segment.sync()
             with contextlib.suppress(OSError):  # the age of data without timestamps
