@@ -520,9 +520,9 @@ class Log(FlushedLog):
             return
         lower_cleaner_offset(self.path, self.topic, self.partition, offset)
         truncations = self.truncation_count
-        self._digests.forget_from(offset)
         # The checkpoint is about to say where the log ends: all that stays must be on disk by then.
         self._sync()
+        self._digests.forget_from(offset)  # after the sync, which may have noted what a segment holds
         try:
             opened, checkpoint = truncate_segments(self, offset, self._checkpoint, self._segment_settings())
             if opened.damage is None and not opened.segments:

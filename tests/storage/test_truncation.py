@@ -162,3 +162,14 @@ def test_read_only_logs_keep_their_records(open_log):
             call(0)
     with pytest.raises(ReadOnlyError):
         reader.roll()
+
+
+def test_nothing_is_missed_of_a_segment_that_was_sealed_just_before(open_log):
+    log = open_log()
+    log.append(b"a")
+    log.roll()
+    log.truncate_to(0)
+    log.close()
+    again = open_log()
+    assert again.damage is None
+    assert again.append(b"b") == 0
