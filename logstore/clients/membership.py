@@ -193,7 +193,7 @@ class GroupMembership:
         session.polled(now)
         if self._fatal is not None:
             raise self._fatal
-        if now - session.last_heartbeat >= session.session_timeout and session.identity is not None:
+        if self._state == "stable" and now - session.last_heartbeat >= session.session_timeout:
             session.is_notified = True  # the session may have ended unheard: ask before records are handed out
         session.polling_thread = threading.get_ident()
         try:
@@ -289,10 +289,9 @@ class GroupMembership:
             (added, revoked), self._change = self._change, None
             self._give_to_owner(added=added, revoked=revoked)
             return True
-        if session.is_notified:
+        if session.is_notified and self._state == "stable":  # before, it would not be told: kept until it is
             session.is_notified = False
-            if self._state == "stable":
-                session.beat(now)
+            session.beat(now)
         if self._metadata_version != self._broker.metadata_version:
             self._look_at_topics()
         if session.events:

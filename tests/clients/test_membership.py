@@ -369,6 +369,21 @@ def test_a_notification_is_looked_into_before_more_is_read():
     assert len(member.broker.joins) == 1
 
 
+def test_a_notification_during_a_rebalance_is_not_forgotten():
+    """The next rebalance has begun before this member has heard of its assignment in the last one."""
+    member = Member()
+    member.poll()
+    member.broker.answer_join(1)
+    member.poll()
+    member.tell_of_rebalance()
+    member.poll()
+    assert member.broker.heartbeats == []
+    member.broker.answer_sync("t-0")
+    assert member.poll() == ["added t-0"]
+    assert len(member.broker.heartbeats) == 1
+    assert len(member.broker.joins) == 1
+
+
 # ---- subscriptions and topics ---------------------------------------------------------------------
 
 
