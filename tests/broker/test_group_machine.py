@@ -310,13 +310,15 @@ class GroupMachine(RuleBasedStateMachine):
                 assert {each for each in ids if not each.startswith(("a-", "b-"))} <= self.listed[place], place
 
     def teardown(self):
-        if hasattr(self, "broker"):
-            # Nobody says anything any more.
-            self.time.advance(2_000_000)
-            unanswered = [question for question in self.questions if question.count != 1]
-            self.broker.close()
-            assert not unanswered, "a question without an answer"
-        shutil.rmtree(self.directory)
+        try:
+            if hasattr(self, "broker"):
+                # Nobody says anything any more.
+                self.time.advance(2_000_000)
+                unanswered = [question for question in self.questions if question.count != 1]
+                self.broker.close()
+                assert not unanswered, "a question without an answer"
+        finally:
+            shutil.rmtree(self.directory)
 
 
 GroupMachine.TestCase.settings = settings(
