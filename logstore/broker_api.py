@@ -115,7 +115,9 @@ class JoinGroupRequest(NamedTuple):
     protocol_type: str
     protocols: tuple[tuple[str, bytes], ...]  # assignors by preference, each with the member's subscription
     must_know_member_id: bool = False  # answer a new member with MemberIdRequiredError first (KIP-394)
-    wakeable: Wakeable | None = None  # notified when the member has to act: a rebalance has begun, or it was removed
+    # Notified when the member has to act: a rebalance has begun, or it was removed. A member that gives one lives in the
+    # broker's process, and is not waited for when that has been started again.
+    wakeable: Wakeable | None = None
 
 
 class JoinGroupResponse(NamedTuple):
