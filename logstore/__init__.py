@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from logstore._native.record_batch import Record, RecordBatch
     from logstore.broker import Topic
     from logstore.clients.consumer import Consumer
+    from logstore.clients.producer import Producer
     from logstore.embedded import Broker
     from logstore.errors import (
         ClosedError,
@@ -113,6 +114,7 @@ __all__ = [
     "OffsetMetadataTooLargeError",
     "OffsetOutOfRangeError",
     "OutOfOrderSequenceError",
+    "Producer",
     "ProducerFencedError",
     "ReadOnlyError",
     "RebalanceInProgressError",
@@ -210,6 +212,7 @@ _HOMES = {
     "Broker": "logstore.embedded",
     "Topic": "logstore.broker",
     "Consumer": "logstore.clients.consumer",
+    "Producer": "logstore.clients.producer",
     "Record": "logstore._native.record_batch",
     "RecordBatch": "logstore._native.record_batch",
     "Lag": "logstore.model",

@@ -109,6 +109,8 @@ _COMMANDS = {
     "topic": ("logstore.cli.topic", "Create, list, describe, alter, trim and delete topics."),
     "produce": ("logstore.cli.produce", "Append records read from standard input."),
     "consume": ("logstore.cli.consume", "Print records, from any offset or time; follow new ones."),
+    "tail": ("logstore.cli.tail", "Follow several topics at once."),
+    "group": ("logstore.cli.group", "Consumer groups: who reads what, how far behind, and from where next."),
     "import": ("logstore.cli.import_file", "Append the rows of a CSV or JSON lines file."),
     "export": ("logstore.cli.export", "Write records to JSON lines, CSV or Parquet."),
     "info": ("logstore.cli.info", "Show offsets, sizes and time spans of every partition."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from logstore.cli.group_reading import consume_as_group
 from logstore.cli.invocation import Command, Invocation, pass_invocation, topic_argument, topic_of
 from logstore.cli.output import data_output, format_time
 from logstore.cli.positions import POSITION, check_partition
@@ -40,6 +41,12 @@ __all__ = ["command", "printable"]
 @click.option("-p", "--partition", type=int, help="Only this one; else all, merged by time.")
 @click.option("-f", "--follow", is_flag=True, help="Wait for new records until Ctrl-C.")
 @click.option(
+    "-g",
+    "--group",
+    help="As a member of this consumer group: from its committed offsets on, and what was printed is committed. "
+    "--from counts where it has none. Needs to be the one writer.",
+)
+@click.option(
     "--format",
     "format_",
     type=click.Choice(["text", "json", "key-value"]),
@@ -67,6 +74,7 @@ def command(
     last: int | None,
     partition: int | None,
     follow: bool,
+    group: str | None,
     format_: str,
     key_delimiter: str | None,
     values_only: bool,
@@ -89,6 +97,13 @@ def command(
         (key_delimiter or "\t").replace("\\t", "\t").encode(),
         null.encode(),
     )
+    if group is not None:
+        if stop is not None or last is not None or partition is not None:
+            raise click.UsageError("--group goes with none of --to, --last and --partition: the group says where.")
+        with invocation.open_for_writing() as broker:
+            check_partition(topic_of(broker, topic), None, *(() if start is None else (start,)))
+            consume_as_group(broker, topic, group, start, count, follow, render)
+        return
     with invocation.open_for_reading() as broker:
         found = topic_of(broker, topic)
         check_partition(found, partition, *(bound for bound in (start, stop) if bound is not None))

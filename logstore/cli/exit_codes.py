@@ -5,6 +5,7 @@ from __future__ import annotations
 from logstore.errors import (
     CorruptDataError,
     DataDirLockedError,
+    GroupIdNotFoundError,
     InvalidRequestError,
     LogstoreError,
     MissingDependencyError,
@@ -41,7 +42,7 @@ EXIT_CODES = {
     OK: "done; also when the reader of a pipe went away",
     CHECK_FAILED: "`verify` found damage, `plan --check` something to do, or you answered no",
     USAGE: "wrong usage, an invalid setting, or input that is not what it should be",
-    NOT_FOUND: "no such directory, topic, partition or offset",
+    NOT_FOUND: "no such directory, topic, partition, offset or group",
     LOCKED: "another process has the directory open for writing",
     STORAGE: "the operating system refused: I/O error, no permission, disk full",
     CORRUPT: "stored data that had to be read is damaged, or of a format not known here",
@@ -54,7 +55,7 @@ def exit_code_for(error: BaseException) -> int:
     """The code for an error that ended a command."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    if isinstance(error, (UnknownTopicOrPartitionError, OffsetOutOfRangeError)):
+    if isinstance(error, (UnknownTopicOrPartitionError, OffsetOutOfRangeError, GroupIdNotFoundError)):
         return NOT_FOUND
     if isinstance(error, (InvalidRequestError, MissingDependencyError)):
         return USAGE

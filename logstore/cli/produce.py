@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -96,6 +98,16 @@ class Appended:
     type=DURABILITIES,
     help="What an acknowledgement means; else as the topic is set.",
 )
+@click.option(
+    "--compression",
+    type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]),
+    help="Of the batches; else as the topic is set.",
+)
+@click.option(
+    "--partitioner",
+    type=click.Choice(["murmur2", "crc32", "round_robin"]),
+    help="Where records go by their keys: as Kafka (murmur2, the default) or librdkafka has it, or in turn.",
+)
 @pass_invocation
 def command(
     invocation: Invocation,
@@ -106,6 +118,8 @@ def command(
     partition: int | None,
     header: tuple[str, ...],
     durability: Any,
+    compression: str | None,
+    partitioner: str | None,
 ) -> None:
     """Append records read from standard input, one a line.
 
@@ -116,9 +130,18 @@ def command(
         raise click.UsageError("-K and --null are for --format lines; JSON lines carry their keys and nulls.")
     headers = tuple(_header(text) for text in header)
     appended = Appended(topic)
-    with invocation.open_for_writing() as broker:
+    with ExitStack() as closing:
+        broker = closing.enter_context(invocation.open_for_writing())
         found = topic_of(broker, topic)
         check_partition(found, partition)
+        append: Callable[[list[NewRecord]], None]
+        append = partial(append_records, found, partition=partition, durability=durability, appended=appended)
+        if compression is not None or partitioner is not None:
+            producer = broker.producer(
+                compression_type=compression, partitioner=partitioner or "murmur2", durability=durability
+            )
+            closing.enter_context(producer)
+            append = partial(send_records, producer, partition=partition, appended=appended)
         try:
             if format_ == "json":
                 parse: Any = _JsonLines(headers)
@@ -132,14 +155,30 @@ def command(
                         number += 1
                         records.append(parse(line))
                 except ValueError as error:
-                    append_records(found, records, partition, durability, appended)
+                    append(records)
                     raise InputError(f"standard input, line {number}: {error}") from None
-                append_records(found, records, partition, durability, appended)
+                append(records)
         finally:
             if invocation.json:
                 write_json(appended.as_json())
             else:
                 say(str(appended))
+
+
+def send_records(
+    producer: logstore.Producer, records: list[NewRecord], *, partition: int | None, appended: Appended
+) -> None:
+    """Send in order, and wait until all are acknowledged."""
+    futures = [
+        producer.send(
+            appended.topic, record.value, record.key, list(record.headers) or None, partition, record.timestamp
+        )
+        for record in records
+    ]
+    producer.flush()
+    for future in futures:
+        placed = future.result()
+        appended.add({placed.partition: range(placed.offset, placed.offset + 1)})
 
 
 def append_records(
