@@ -28,6 +28,9 @@ from logstore.errors import InvalidRequestError
 cdef int64_t TURN_BYTES = 64 * 1024
 cdef int64_t TURN_RECORDS = 1000
 
+# Attending may itself change what is to be attended to, a commit the topics, say; records have their turn all the same.
+cdef int ATTENDS_MAX = 3
+
 cdef enum Kind:
     KIND_RECORDS
     KIND_BATCHES
@@ -491,9 +494,11 @@ cdef class RecordFetcher:
         """Whose turn it is; None where nobody has anything, or where something else comes first."""
         cdef PartitionReader reader
         self.look_at_clock()
-        if self.attention:
-            if not may_attend:
-                return None
+        if self.attention and not may_attend:
+            return None
+        for _ in range(ATTENDS_MAX):
+            if not self.attention:
+                break
             self.attention = False
             try:
                 self._attend()
