@@ -65,7 +65,7 @@ import os
 import time
 from typing import NamedTuple
 
-from logstore.errors import CorruptDataError
+from logstore.errors import CorruptDataError, UnsupportedFormatError
 
 
 # Sealed segments of this process that stay open once they were read; beyond, each reader opens its own and closes it when it
@@ -271,7 +271,7 @@ cdef class Segment:
         try:
             return (self.locate_batch(last_offset, &location) and location.position == position
                     and ls_batch_last_offset(&location.header) == last_offset)
-        except CorruptDataError:
+        except (CorruptDataError, UnsupportedFormatError):  # the scan that follows says what is wrong
             return False
 
     def allow_gaps(self):

@@ -117,6 +117,8 @@ _COMMANDS = {
     "retention": ("logstore.cli.retention", "See and decide what is deleted, when and why."),
     "compact": ("logstore.cli.compact", "See and run compaction, and why it does not."),
     "verify": ("logstore.cli.verify", "Check all files; name every damaged range of offsets."),
+    "repair": ("logstore.cli.repair", "Make damaged partitions writable again; say what is lost."),
+    "index": ("logstore.cli.index", "Derive index files again."),
     "segment": ("logstore.cli.segment", "List, dump and verify segment files."),
     "demo": ("logstore.cli.demo", "Play an order service with groups of readers, and check the outcome."),
 }

@@ -17,7 +17,8 @@ from logstore.errors import CorruptDataError, DataDirLockedError, StorageFailure
 from logstore.quantities import format_bytes
 
 if TYPE_CHECKING:
-    from logstore.storage.verification import DamagedRange, FileFault, PartitionVerification
+    from logstore.storage.segment_verification import DamagedRange, FileFault
+    from logstore.storage.verification import PartitionVerification
 
 __all__ = ["command", "range_text", "show_verification"]
 
@@ -98,7 +99,7 @@ def _record(directory: str, results: list[PartitionVerification]) -> int:
 def _directory_faults(directory: str, places: list[PartitionDirectory]) -> list[FileFault]:
     from logstore.broker.metadata import read_topics
     from logstore.storage.layout import METADATA_FILE
-    from logstore.storage.verification import FileFault
+    from logstore.storage.segment_verification import FileFault
 
     path = os.path.join(directory, METADATA_FILE)
     try:

@@ -19,6 +19,7 @@ __all__ = [
     "META_PROPERTIES_FILE",
     "PARTITION_METADATA_FILE",
     "RECOVERY_POINT_FILE",
+    "REPAIR_FILE",
     "check_topic_name",
     "is_deleted_directory",
     "partition_directory_name",
@@ -39,6 +40,7 @@ LEADER_EPOCH_FILE = "leader-epoch-checkpoint"
 METADATA_FILE = "logstore.topics"
 CHECKPOINT_FILE = "logstore.checkpoint"
 DIGESTS_FILE = "logstore.digests"
+REPAIR_FILE = "logstore.repair"
 
 INTERNAL_TOPICS = frozenset(
     {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}

@@ -182,9 +182,10 @@ class Log(FlushedLog):
     # ---- opening ------------------------------------------------------------------------------------
 
     def _open(self, known: Checkpoint | None, *, trust_checkpoint: bool) -> None:
+        if writable := not self.read_only:
+            _finish_repair(self.path)
         stored = self._checkpoint_file.read() if trust_checkpoint else None
         checkpoint = stored or known
-        writable = not self.read_only
         self._epochs = LeaderEpochs(self.path)
         with refusals(self.path, "list"):
             if self.read_only and not os.path.isdir(self.path):
@@ -755,6 +756,13 @@ class Log(FlushedLog):
             self._own_scheduler.forget()
         if self._own_lock is not None:
             self._own_lock.forget()
+
+
+def _finish_repair(directory: str) -> None:
+    if os.path.exists(os.path.join(directory, layout.REPAIR_FILE)):
+        from logstore.storage.repair import finish_repair
+
+        finish_repair(directory)
 
 
 _open_logs: weakref.WeakSet[Log] = weakref.WeakSet()

@@ -32,7 +32,7 @@ __all__ = [
 
 TRUNCATE_SUFFIX = ".truncate"
 INDEX_SUFFIXES = (".index", ".timeindex", ".txnindex")
-_LEFTOVERS = (".deleted", TRUNCATE_SUFFIX + ".tmp", ".torn.tmp")
+_LEFTOVERS = (".deleted", TRUNCATE_SUFFIX + ".tmp", ".torn.tmp", ".repaired")
 _TEMPORARY = frozenset({layout.LEADER_EPOCH_FILE + ".tmp", layout.PARTITION_METADATA_FILE + ".tmp"})
 
 

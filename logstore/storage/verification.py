@@ -1,110 +1,30 @@
 """Checking the files of one log without opening it: what is damaged, what is missing, what was put in its place.
 
-Only reads, and works beside a process that writes. `verify_partition` is what the command line, the scrub and the
-repair start from.
+Only reads, and works beside a process that writes. `verify_partition` is what the command line and the repair start from.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from logstore._native.checksum import crc32c
 from logstore._native.verification import SegmentVerifier
 from logstore.errors import CorruptDataError, LogstoreError, StorageFailureError, UnsupportedFormatError
 from logstore.storage import layout
-from logstore.storage.batch_walk import Damage, LogFile, Passed, PlacedBatch
+from logstore.storage.batch_walk import LogFile, PlacedBatch
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile, damaged_slots
 from logstore.storage.files import refusals
 from logstore.storage.recovery import list_segments
 from logstore.storage.segment_digests import SegmentDigest, SegmentDigests
+from logstore.storage.segment_verification import DamagedRange, FileFault, SegmentVerification, verify_segment
 from logstore.storage.text_checkpoints import read_rows, read_topic_id
 
-__all__ = [
-    "DamagedRange",
-    "FileFault",
-    "PartitionVerification",
-    "SegmentVerification",
-    "record_digests",
-    "verify_partition",
-    "verify_segment",
-]
+__all__ = ["PartitionVerification", "record_digests", "verify_partition"]
 
 INT64_MAX = 2**63 - 1
-STEP_BYTES = 8 << 20
-# How often a deep check looks around for Ctrl-C and reports; headers alone go by faster.
-_SHALLOW_STEP_BYTES = 256 << 20
-_ENTRY_BYTES = {".index": 8, ".timeindex": 12}
-_BASE_TIMESTAMP_AT = 27
-
-
-class DamagedRange(NamedTuple):
-    """Offsets that can't be read, and why.
-
-    Attributes
-    ----------
-    path : str
-        The .log file.
-    position, end_position : int
-        The bytes there; both -1 where the file is missing.
-    first_offset, end_offset : int
-        ``[first, end)``.
-    first_timestamp, last_timestamp : int
-        The records are from about this time, by what stands around them, in ms; -1 where nothing tells.
-    reason : str
-    expected, actual : int, str or None
-    kind : str
-        ``"damaged"``: bytes are wrong. ``"missing"``: they are not there. ``"replaced"``: sound, but not what was sealed.
-        ``"unfinished"``: what a write leaves that did not finish; the next open cuts it. No acknowledged record is in it.
-    """
-
-    path: str
-    position: int
-    end_position: int
-    first_offset: int
-    end_offset: int
-    first_timestamp: int
-    last_timestamp: int
-    reason: str
-    expected: int | str | None = None
-    actual: int | str | None = None
-    kind: str = "damaged"
-
-
-class FileFault(NamedTuple):
-    """What is wrong with a file beside the records, and what is to be done; no record depends on it."""
-
-    path: str
-    reason: str
-    advice: str
-
-
-@dataclass
-class SegmentVerification:
-    """What checking one segment gave."""
-
-    path: str
-    base_offset: int
-    end_offset_max: int
-    size_bytes: int = 0
-    next_offset: int = 0
-    batches_count: int = 0
-    records_count: int = 0
-    first_timestamp: int = -1
-    max_timestamp: int = -1
-    ranges: list[DamagedRange] = field(default_factory=list)
-    faults: list[FileFault] = field(default_factory=list)
-    digest: SegmentDigest | None = None
-    is_digest_known: bool = False
-    modified_ns: int = 0
-
-    @property
-    def is_sound(self) -> bool:
-        return not self.faults and all(found.kind == "unfinished" for found in self.ranges)
+_LOOKS = 3  # at what seems damaged while somebody writes
 
 
 @dataclass
@@ -119,6 +39,8 @@ class PartitionVerification:
     checkpoint : Checkpoint or None
     digests : list[SegmentDigest]
         Of the sealed segments that are sound; with ``deep``, marked as verified. `record_digests` stores them.
+    strays : list[str]
+        ``.log`` files that hold another segment than their name says; they are among the faults.
     undigested_count : int
         Sealed segments for which nothing was known before.
     """
@@ -134,6 +56,7 @@ class PartitionVerification:
     ranges: list[DamagedRange] = field(default_factory=list)
     faults: list[FileFault] = field(default_factory=list)
     digests: list[SegmentDigest] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)
     undigested_count: int = 0
     verified_ms: int = 0
 
@@ -153,252 +76,6 @@ class PartitionVerification:
     @property
     def is_sound(self) -> bool:
         return not self.faults and not self.damages
-
-
-# ---- one segment ----------------------------------------------------------------------------------------
-
-
-def verify_segment(
-    path: str,
-    end_offset_max: int,
-    *,
-    deep: bool = True,
-    contiguous: bool = False,
-    digest: SegmentDigest | None = None,
-    trusted_bytes: int = INT64_MAX,
-    progress: Callable[[int], None] | None = None,
-) -> SegmentVerification:
-    """Check a ``.log`` file and the two indexes beside it.
-
-    Parameters
-    ----------
-    path : str
-    end_offset_max : int
-        The next segment's base offset; 2**63 - 1 for the active one.
-    deep : bool
-        Read everything; else headers and indexes alone.
-    contiguous : bool
-        A gap between batches is damage.
-    digest : SegmentDigest, optional
-        What it held when it was sealed, or the log closed.
-    trusted_bytes : int
-        Behind this position an unfinished write is no damage.
-    progress : callable, optional
-        Told how many bytes are done.
-
-    Returns
-    -------
-    SegmentVerification
-
-    Raises
-    ------
-    StorageFailureError
-    """
-    base_offset = layout.segment_offset(os.path.basename(path)) or 0
-    is_active = end_offset_max == INT64_MAX
-    with refusals(path, "open"):
-        modified_ns = os.stat(path).st_mtime_ns
-    # Indexes lag behind the log: read first, they hold nothing of what is appended meanwhile.
-    indexes = {suffix: _read_index(path, suffix) for suffix in _ENTRY_BYTES}
-    end_known = end_offset_max
-    if digest is not None and os.path.getsize(path) == digest.size_bytes:
-        end_known = min(digest.end_offset, end_offset_max)
-    verifier = SegmentVerifier(
-        path, base_offset, end_known, contiguous=contiguous,
-        offset_index=_without_padding(indexes[".index"], 8), time_index=_without_padding(indexes[".timeindex"], 12),
-    )
-    found = SegmentVerification(path, base_offset, end_offset_max, verifier.size_bytes, modified_ns=modified_ns)
-    prefix = digest.size_bytes if digest is not None and digest.is_growing else 0
-    found.is_digest_known = digest is not None and not (digest.is_growing and not is_active)
-    if digest is not None:  # all it describes was on disk
-        trusted_bytes = max(trusted_bytes, prefix) if prefix else INT64_MAX
-    found.first_timestamp = _first_timestamp(path)
-    step_bytes = STEP_BYTES if deep else _SHALLOW_STEP_BYTES
-    states: deque[tuple[int, Passed]] = deque([(0, Passed(0, base_offset, -1))], maxlen=2)
-    uncounted = [0, 0]
-    at_prefix = b""
-    while not verifier.is_done:
-        left = prefix - verifier.position
-        fault = verifier.step(min(step_bytes, left) if left > 0 else step_bytes, deep=deep)
-        if prefix and verifier.position == prefix:
-            at_prefix = verifier.digest
-        if fault is not None:
-            _pass_damage(verifier, found, states[0], uncounted, trusted_bytes, end_known, contiguous)
-            states.clear()
-        states.append((verifier.position, Passed(verifier.position, verifier.next_offset, verifier.leader_epoch)))
-        if progress is not None:
-            progress(min(verifier.position, verifier.size_bytes))
-    found.next_offset = verifier.next_offset
-    found.batches_count = verifier.batches_count + uncounted[0]
-    found.records_count = verifier.records_count + uncounted[1]
-    found.max_timestamp = verifier.max_timestamp
-    as_sealed = digest if digest is not None and not (digest.is_growing and found.size_bytes > prefix) else None
-    _judge_indexes(found, verifier, indexes, as_sealed, is_active=is_active)
-    if digest is not None:
-        _compare_digest(found, at_prefix or verifier.digest, digest)
-    if not is_active and not found.ranges:
-        offset_index, time_index = indexes[".index"] or b"", indexes[".timeindex"] or b""
-        found.digest = SegmentDigest(
-            base_offset, found.next_offset, found.size_bytes, found.max_timestamp, verifier.digest,
-            (len(offset_index), crc32c(offset_index)), (len(time_index), crc32c(time_index)),
-            digest.verified_ms if digest is not None else 0,
-        )
-    return found
-
-
-def _pass_damage(
-    verifier: SegmentVerifier,
-    found: SegmentVerification,
-    start: tuple[int, Passed],
-    uncounted: list[int],
-    trusted_bytes: int,
-    end_known: int,
-    contiguous: bool,
-) -> None:
-    """From a batch that broke a rule to the next two that don't: which bytes are to blame is seen from both sides."""
-    damaged_at = verifier.position
-    timestamp = verifier.last_timestamp
-    passed = start[1]
-    last_placed = (-1, 0)
-    pending: DamagedRange | None = None
-    sound = 0
-    with LogFile(
-        found.path, base_offset=found.base_offset, end_offset_max=end_known, contiguous=contiguous,
-        patient=trusted_bytes < INT64_MAX,
-    ) as file:
-        for item in file.walk(start[0], passed):
-            if isinstance(item, PlacedBatch):
-                batch = item.batch
-                if pending is not None:
-                    found.ranges.append(pending._replace(last_timestamp=batch.base_timestamp))
-                    pending = None
-                passed = Passed(item.position, batch.last_offset + 1, batch.partition_leader_epoch)
-                if item.position >= damaged_at:
-                    uncounted[0] += 1
-                    uncounted[1] += batch.records_count
-                    timestamp = batch.max_timestamp
-                    sound += 1
-                last_placed = (item.position, batch.records_count)
-                if sound >= 2 and item.position + batch.size_bytes < verifier.size_bytes:
-                    verifier.skip_to(item.position + batch.size_bytes, passed.next_offset, passed.epoch, True)
-                    return
-                continue
-            sound = 0
-            if item.position == last_placed[0] and item.end_position > item.position:  # blamed by the one behind it
-                uncounted[0] -= 1
-                uncounted[1] -= last_placed[1]
-            ranged = _range_of(item, found, timestamp, trusted_bytes, end_known)
-            if pending is not None and pending.end_position == ranged.position and pending.kind == ranged.kind:
-                pending = pending._replace(end_position=ranged.end_position, end_offset=ranged.end_offset)
-            else:
-                found.ranges += [] if pending is None else [pending]
-                pending = ranged
-        found.ranges += [] if pending is None else [pending]
-        if file.size_bytes > verifier.size_bytes:  # a writer has completed its batch meanwhile
-            found.size_bytes = file.size_bytes
-    verifier.skip_to(verifier.size_bytes, passed.next_offset, passed.epoch, False)
-
-
-def _range_of(
-    damage: Damage, found: SegmentVerification, timestamp: int, trusted_bytes: int, end_known: int
-) -> DamagedRange:
-    is_last = damage.end_offset is None
-    end_offset = damage.end_offset
-    if end_offset is None:
-        end_offset = end_known if end_known < INT64_MAX else damage.first_offset
-    kind = "damaged" if damage.end_position > damage.position else "missing"
-    if damage.torn and is_last and damage.position >= trusted_bytes:
-        kind = "unfinished"
-    return DamagedRange(
-        damage.path, damage.position, damage.end_position, damage.first_offset, max(end_offset, damage.first_offset),
-        timestamp, -1, damage.reason, damage.expected, damage.actual, kind,
-    )
-
-
-def _first_timestamp(path: str) -> int:
-    """Of the first record, as the first header says; -1 where there is none."""
-    with refusals(path, "read"), open(path, "rb") as file:
-        header = file.read(_BASE_TIMESTAMP_AT + 8)
-    return int.from_bytes(header[_BASE_TIMESTAMP_AT:], "big", signed=True) if len(header) > _BASE_TIMESTAMP_AT + 7 else -1
-
-
-def _read_index(path: str, suffix: str) -> bytes | None:
-    index_path = path.removesuffix(".log") + suffix
-    with refusals(index_path, "read"):
-        try:
-            descriptor = os.open(
-                index_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0)
-            )
-        except FileNotFoundError:
-            return None
-        with open(descriptor, "rb") as file:
-            return file.read()
-
-
-def _without_padding(content: bytes | None, entry_bytes: int) -> bytes:
-    """Without the zeros that preallocation leaves behind the last entry; the first one may be of zeros."""
-    if content is None:
-        return b""
-    used = -(-len(content.rstrip(b"\0")) // entry_bytes) * entry_bytes
-    return content[: min(used, len(content) - len(content) % entry_bytes)]
-
-
-def _judge_indexes(
-    found: SegmentVerification,
-    verifier: SegmentVerifier,
-    indexes: dict[str, bytes | None],
-    digest: SegmentDigest | None,
-    *,
-    is_active: bool,
-) -> None:
-    met = verifier.finish()
-    for number, (suffix, content) in enumerate(indexes.items()):
-        path = found.path.removesuffix(".log") + suffix
-        reason = met[number]
-        if is_active and "past the end" in reason:
-            reason = ""  # a crash leaves entries for what it cut off
-        if content is None and not is_active:
-            reason = "the file is missing"
-        elif content is not None and not reason and len(content) % _ENTRY_BYTES[suffix]:
-            reason = f"{len(content)} bytes are no multiple of {_ENTRY_BYTES[suffix]}"
-        elif content is not None and not reason and digest is not None:
-            expected = digest.offset_index if number == 0 else digest.time_index
-            actual = len(content), crc32c(content)
-            if expected != actual:
-                reason = (
-                    f"it is not as it was written (expected {expected[0]} bytes with CRC {expected[1]:08x}, found "
-                    f"{actual[0]} with {actual[1]:08x})"
-                )
-        if reason:
-            found.faults.append(
-                FileFault(path, reason, "no record is lost; `logstore index rebuild` derives it from the .log file")
-            )
-
-
-def _compare_digest(found: SegmentVerification, actual: bytes, digest: SegmentDigest) -> None:
-    """That batches are sound does not say that they are those that were written here; the digest does."""
-    if actual == digest.digest or any(known.kind != "missing" for known in found.ranges):
-        return
-    size = found.size_bytes
-    if size < digest.size_bytes and found.next_offset < digest.end_offset:
-        found.ranges.append(
-            DamagedRange(
-                found.path, size, size, found.next_offset, digest.end_offset, found.max_timestamp, digest.max_timestamp,
-                "the file is shorter than it was on disk", digest.size_bytes, size, "missing",
-            )
-        )  # fmt: skip
-    elif not found.ranges:
-        found.ranges.append(
-            DamagedRange(
-                found.path, 0, size, found.base_offset, max(digest.end_offset, found.next_offset),
-                found.first_timestamp, found.max_timestamp,
-                "this is not the file that was written here: swapped, stale, or changed outside of the CRCs",
-                digest.digest.hex(), actual.hex(), "replaced",
-            )
-        )  # fmt: skip
-
-
-# ---- one partition --------------------------------------------------------------------------------------
 
 
 def verify_partition(
@@ -436,6 +113,11 @@ def verify_partition(
     digests = SegmentDigests(directory)
     known = digests.entries() if trust_ours else {}
     bases = list_segments(directory)
+    for base in [base for base in bases if base not in known]:
+        if (reason := _why_stray(directory, base, bases, known)) is not None:
+            bases.remove(base)
+            found.strays.append(os.path.join(directory, layout.segment_file_name(base)))
+            found.faults.append(FileFault(found.strays[-1], reason, "`logstore repair` puts that right"))
     done_bytes = 0
     for number, base in enumerate(bases):
         bound = bases[number + 1] if number + 1 < len(bases) else INT64_MAX
@@ -445,27 +127,19 @@ def verify_partition(
             if progress is not None:
                 progress(before + here)
 
-        try:
-            segment = verify_segment(
-                path, bound, deep=deep, contiguous=checkpoint is not None and checkpoint.is_contiguous,
-                digest=known.get(base), progress=report,
-                trusted_bytes=_trusted_bytes(checkpoint, base, is_last=bound == INT64_MAX),
-            )
-        except (StorageFailureError, CorruptDataError) as error:
-            if not os.path.exists(path):
-                continue  # what it held is judged below: retention or compaction may have taken it
-            if isinstance(error, StorageFailureError):
-                raise
-            continue
-        if segment.ranges and _has_changed(directory, base, known.get(base)):
-            continue  # compacted or truncated while it was looked at
-        if segment.ranges and bound == INT64_MAX and checkpoint is not None and checkpoint.is_clean:
-            checkpoint = found.checkpoint = _read_checkpoint(directory, []) or checkpoint
-            if not checkpoint.is_clean:  # a writer has begun since: it may have been in the middle of a batch
-                segment = verify_segment(
-                    path, bound, deep=deep, contiguous=checkpoint.is_contiguous, digest=known.get(base),
-                    trusted_bytes=_trusted_bytes(checkpoint, base, is_last=True), progress=report,
-                )
+        segment = _verify_one(path, bound, deep=deep, checkpoint=checkpoint, digest=known.get(base), progress=report)
+        for _ in range(_LOOKS):
+            if segment is None or not segment.ranges:
+                break
+            # Was it damage, or a writer who cut, compacted or appended just then? What is damaged stays so.
+            now = SegmentDigests(directory).get(base) if trust_ours else None
+            fresh = (_read_checkpoint(directory, []) if trust_ours else None) or checkpoint
+            if (now, fresh) == (known.get(base), checkpoint) and not _has_grown(segment):
+                break
+            known, checkpoint = {**known, base: now} if now is not None else _without(known, base), fresh
+            segment = _verify_one(path, bound, deep=deep, checkpoint=checkpoint, digest=now, progress=report)
+        if segment is None:
+            continue  # what it held is judged below: retention or compaction may have taken it
         if any(known.kind in ("damaged", "replaced") for known in segment.ranges):
             _recognize(segment, known)
         if bound == INT64_MAX and checkpoint is not None:
@@ -477,9 +151,92 @@ def verify_partition(
             FileFault(digests.path, f"entry at byte {digests.damaged_at} is damaged; those before it do not count",
                       "no record is lost; `logstore verify --deep` on a closed directory takes digests anew")
         )  # fmt: skip
+    found.checkpoint = checkpoint
     _judge_log(found, known)
+    found.ranges = [damage for damage in found.ranges if damage.position >= 0 or not _is_gone(directory, damage, bases)]
     _check_small_files(found)
     return found
+
+
+def _verify_one(
+    path: str,
+    bound: int,
+    *,
+    deep: bool,
+    checkpoint: Checkpoint | None,
+    digest: SegmentDigest | None,
+    progress: Callable[[int], None],
+) -> SegmentVerification | None:
+    """One segment; None where its file is gone."""
+    base = layout.segment_offset(os.path.basename(path)) or 0
+    try:
+        return verify_segment(
+            path, bound, deep=deep, contiguous=checkpoint is not None and checkpoint.is_contiguous, digest=digest,
+            trusted_bytes=_trusted_bytes(checkpoint, base, is_last=bound == INT64_MAX), progress=progress,
+        )
+    except StorageFailureError:
+        if not os.path.exists(path):
+            return None
+        raise
+
+
+def _has_grown(segment: SegmentVerification) -> bool:
+    try:
+        now = os.stat(segment.path)
+    except FileNotFoundError:
+        return True
+    return (now.st_size, now.st_mtime_ns) != (segment.size_bytes, segment.modified_ns)
+
+
+def _is_gone(directory: str, damage: DamagedRange, bases: list[int]) -> bool:
+    """Whether what seems to be missing was deleted or truncated by a writer meanwhile. The checkpoint says so before any
+    file goes."""
+    state = _read_checkpoint(directory, [])
+    if state is None:
+        return False
+    made_since = set(list_segments(directory)).difference(bases)
+    return (
+        damage.end_offset <= state.log_start_offset
+        or damage.first_offset >= state.log_end_offset
+        or any(damage.first_offset <= base < damage.end_offset for base in made_since)
+    )
+
+
+def _without(known: dict[int, SegmentDigest], base_offset: int) -> dict[int, SegmentDigest]:
+    return {base: digest for base, digest in known.items() if base != base_offset}
+
+
+def _why_stray(directory: str, base_offset: int, bases: list[int], known: dict[int, SegmentDigest]) -> str | None:
+    """Why a file is not the segment that its name says, though another's content stands in it, whole."""
+    path = os.path.join(directory, layout.segment_file_name(base_offset))
+    with refusals(path, "read"):
+        try:
+            with open(path, "rb") as file:
+                head = file.read(8)
+        except FileNotFoundError:
+            return None
+    content_offset = int.from_bytes(head, "big", signed=True)
+    if len(head) < 8 or content_offset == base_offset:
+        return None
+    if content_offset in bases:
+        original = os.path.join(directory, layout.segment_file_name(content_offset))
+        if _begins_alike(path, original):
+            return f"it is a copy of the segment at offset {content_offset}, under another name"
+    elif content_offset in known:
+        return f"it is the segment at offset {content_offset}, under another name"
+    return None
+
+
+def _begins_alike(path: str, original: str) -> bool:
+    """Whether the shorter of two files is how the longer begins: one may have grown since it was copied."""
+    with refusals(path, "read"), open(path, "rb") as file, open(original, "rb") as other:
+        left = min(os.path.getsize(path), os.path.getsize(original))
+        while left > 0:
+            piece = file.read(min(1 << 20, left))
+            if not piece or other.read(len(piece)) != piece:
+                return False
+            left -= len(piece)
+    return True
 
 
 def _to_the_end(damage: DamagedRange, flushed_offset: int) -> DamagedRange:
@@ -544,16 +301,9 @@ def _read_checkpoint(directory: str, faults: list[FileFault]) -> Checkpoint | No
     return state
 
 
-def _has_changed(directory: str, base_offset: int, before: SegmentDigest | None) -> bool:
-    after = SegmentDigests(directory).get(base_offset)
-    if before is None or after == before:
-        return False
-    return after is None or after.digest != before.digest
-
-
 def _recognize(segment: SegmentVerification, known: dict[int, SegmentDigest]) -> None:
     """Says where a file belongs that holds another segment."""
-    with LogFile(segment.path, base_offset=0) as file:
+    with LogFile(segment.path, base_offset=0, patient=False) as file:
         first = next(file.walk(), None)
     if not isinstance(first, PlacedBatch):
         return
@@ -577,7 +327,10 @@ def _judge_log(found: PartitionVerification, known: dict[int, SegmentDigest]) ->
     segments = found.segments
     first = segments[0].base_offset if segments else checkpoint.log_end_offset
     found.log_start_offset = max(checkpoint.log_start_offset, 0 if found.checkpoint else first)
+    before = -1
     for segment in segments:
+        segment.ranges = [_since(damage, before) for damage in segment.ranges]
+        before = max(before, segment.max_timestamp)
         found.ranges += segment.ranges
         found.faults += segment.faults
         if segment.end_offset_max < INT64_MAX:
@@ -591,6 +344,10 @@ def _judge_log(found: PartitionVerification, known: dict[int, SegmentDigest]) ->
     found.log_end_offset = max([checkpoint.log_end_offset, checkpoint.flushed_offset, *ends])
 
 
+def _since(damage: DamagedRange, timestamp: int) -> DamagedRange:
+    return damage if damage.first_timestamp >= 0 else damage._replace(first_timestamp=timestamp)
+
+
 def _missing_ranges(
     found: PartitionVerification, known: dict[int, SegmentDigest], checkpoint: Checkpoint
 ) -> Iterator[DamagedRange]:
@@ -602,7 +359,8 @@ def _missing_ranges(
     for segment in [*segments, None]:
         ahead = [entry for entry in gone if entry.base_offset >= covered]
         if segment is None:
-            end = max([checkpoint.flushed_offset, *(entry.end_offset for entry in ahead)])
+            flushed = checkpoint.flushed_offset if checkpoint.is_contiguous or _is_short(found, checkpoint) else 0
+            end = max([flushed, *(entry.end_offset for entry in ahead)])
         else:
             end = segment.base_offset
         sealed = sorted(entry for entry in ahead if entry.base_offset < end)
@@ -621,6 +379,12 @@ def _missing_ranges(
             previous_timestamp = max(previous_timestamp, segment.max_timestamp)
 
 
+def _is_short(found: PartitionVerification, checkpoint: Checkpoint) -> bool:
+    """Whether the file that was being written at the checkpoint lacks some of what was in it."""
+    sizes = {segment.base_offset: segment.size_bytes for segment in found.segments}
+    return sizes.get(checkpoint.segment_base_offset, 0) < checkpoint.position
+
+
 def _check_small_files(found: PartitionVerification) -> None:
     epochs = os.path.join(found.path, layout.LEADER_EPOCH_FILE)
     try:
@@ -637,7 +401,6 @@ def _check_small_files(found: PartitionVerification) -> None:
         found.faults.append(FileFault(epochs, reason, "no record is lost; the next open writes it from the batches"))
     path = os.path.join(found.path, layout.PARTITION_METADATA_FILE)
     try:
-        if read_topic_id(found.path) is None:
-            found.faults.append(FileFault(path, "the file is missing", "the next open writes it anew"))
+        read_topic_id(found.path)
     except CorruptDataError as error:
         found.faults.append(FileFault(path, error.reason, "no record is lost; the next open writes it anew"))
