@@ -119,6 +119,7 @@ _COMMANDS = {
     "verify": ("logstore.cli.verify", "Check all files; name every damaged range of offsets."),
     "repair": ("logstore.cli.repair", "Make damaged partitions writable again; say what is lost."),
     "index": ("logstore.cli.index", "Derive index files again."),
+    "erase": ("logstore.cli.erase", "Erase every record of one key, and prove it."),
     "segment": ("logstore.cli.segment", "List, dump and verify segment files."),
     "demo": ("logstore.cli.demo", "Play an order service with groups of readers, and check the outcome."),
 }

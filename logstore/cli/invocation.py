@@ -68,7 +68,7 @@ class Invocation:
             Makes the directory if need be.
         housekeeping : bool
             Whether retention and compaction run in the background meanwhile.
-        owner_does : {"", "retention", "compaction", "trim", "settings"}
+        owner_does : {"", "retention", "compaction", "trim", "erase", "settings"}
             What the process can do that has the directory open, for the message where there is one.
         config : dict, optional
             Settings of the broker.
@@ -89,6 +89,7 @@ _ROUND = "That process does this by itself in the background, or at once by brok
 _OWNER_ADVICE = {
     "retention": f"{_ROUND} `logstore retention plan` works beside it.",
     "compaction": f"{_ROUND} `logstore compact plan` works beside it.",
+    "erase": "That process has to do it: log.erase_key(...) of each partition. With --dry-run this works beside it.",
     "trim": "That process has to do it: broker.delete_records(...). With --dry-run this works beside it.",
     "settings": "That process has to change settings: broker.alter_topics(...). With --dry-run this works beside it.",
 }
