@@ -57,6 +57,11 @@ def command(
             if dry_run:
                 _show_counts(invocation, topic, counts)
                 return
+            if not sum(counts.values()):
+                if invocation.json:
+                    _show_counts(invocation, topic, counts)
+                say(f"no record of {topic} has the key {key!r}")
+                return
             confirm(f"Erase {_records(sum(counts.values()))} with the key {key!r} from {topic}?")
         reports = []
         for log in logs:
@@ -112,7 +117,7 @@ def _say_report(place: str, report: ErasureReport) -> None:
         f"{place}: erased {_records(report.records_erased)}, rewrote {rewritten} "
         f"{'segment' if rewritten == 1 else 'segments'}; read {_records(report.records_scanned)} below offset "
         f"{report.up_to_offset} again, and "
-        + (f"{_records(report.records_found)} still have the key" if report.records_found else "none has the key")
+        + (f"{format_count(report.records_found)} still with the key" if report.records_found else "none has the key")
     )
     for name in report.files_removed:
         click.echo(f"{place}: removed {name}, which held older bytes")

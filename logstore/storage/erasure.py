@@ -20,8 +20,9 @@ from logstore.storage.segment_swap import Replacement, prepare_swaps, remove_unf
 if TYPE_CHECKING:
     from logstore._native.segment import Segment
     from logstore.storage.log import Log
+    from logstore.storage.log_reading import ReadableLog
 
-__all__ = ["ErasureReport", "erase_key"]
+__all__ = ["ErasureReport", "count_key", "erase_key"]
 
 
 class ErasureReport(NamedTuple):
@@ -60,6 +61,38 @@ def erase_key(log: Log, key: bytes, *, progress: Callable[[int, int], None] | No
         raise InvalidRequestError(f"a key is bytes, not {type(key).__name__}")
     with log._compaction_lock:
         return _Erasure(log, bytes(key), progress).run()
+
+
+def count_key(log: ReadableLog, key: bytes, *, progress: Callable[[int], None] | None = None) -> int:
+    """How many records of a log have a key; changes nothing, and works on a log that is open for reading only.
+
+    Parameters
+    ----------
+    log : ReadableLog
+    key : bytes
+    progress : callable, optional
+        Called with the bytes read so far.
+
+    Raises
+    ------
+    CorruptDataError, StorageFailureError
+    """
+    log.refresh()
+    segments = log.segments
+    ends = [*(segment.base_offset for segment in segments[1:]), log.log_end_offset]
+    done_bytes = 0
+
+    def moved(read_bytes: int, _written_bytes: int) -> None:
+        nonlocal done_bytes
+        done_bytes += read_bytes
+        if progress is not None:
+            progress(done_bytes)
+
+    compactor = Compactor(None, erased_key=key)
+    for segment, end_offset in zip(segments, ends, strict=True):
+        if size_bytes := segment.size_bytes:
+            compactor.rewrite_segment(segment.path, size_bytes, segment.base_offset, end_offset, None, None, moved)
+    return compactor.counts["records_superseded"]
 
 
 class _Erasure:
