@@ -222,6 +222,7 @@ class _Compaction:
         self.where = ("map", 0)
         self.counts: dict[str, int] = {}
         self.truncations = log.truncation_count
+        self.log_start_offset = log.log_start_offset
         self.history: TransactionHistory | None = None
 
     def run(self) -> CompactionReport:
@@ -350,13 +351,18 @@ class _Compaction:
             # Recovery tells by the last batch what was replaced.
             compactor.keep_last_batch(output, replacement.next_output)
         replacement.finish(compactor.take_aborted())
-        if self._has_changed() or not swap_segments(log, replacement):
+        # A truncation since the keys were mapped may have taken away what superseded others.
+        replacement.truncation_count = self.truncations
+        if not swap_segments(log, replacement):
+            if not log.is_writable:
+                raise log._not_writable()
             raise SegmentsChangedError
 
     # ---- what goes on meanwhile ----------------------------------------------------------------------
 
     def _has_changed(self) -> bool:
-        return not self.log.is_writable or self.log.truncation_count != self.truncations
+        log = self.log
+        return log.truncation_count != self.truncations or log.log_start_offset != self.log_start_offset
 
     def _moved(self, read_bytes: int, written_bytes: int) -> None:
         self.done_bytes += read_bytes

@@ -50,6 +50,7 @@ class Replacement:
         with refusals(replaced[-1].path, "stat"):
             self.mtime_ns = os.stat(replaced[-1].path).st_mtime_ns
         self.end_offset = end_offset
+        self.truncation_count = log.truncation_count
         self.outputs: list[Segment] = []
         self._transaction_index = b""
         self._had_transaction_index = any(os.path.exists(self.path_of(base, ".txnindex")) for base in self.replaced)
@@ -131,7 +132,7 @@ def swap_segments(log: Log, replacement: Replacement) -> bool:
     Returns
     -------
     bool
-        False: those are no longer there, and nothing has changed.
+        False: those are no longer there, or the log was truncated or closed meanwhile; nothing has changed.
 
     Raises
     ------
@@ -140,7 +141,7 @@ def swap_segments(log: Log, replacement: Replacement) -> bool:
     """
     old = tuple(replacement.replaced)
     with log._flush_lock:
-        if not log.is_writable or not _are_there(log, old):
+        if not log.is_writable or log.truncation_count != replacement.truncation_count or not _are_there(log, old):
             return False
         new = [segment.base_offset for segment in replacement.outputs]
         if log.has_transactions:

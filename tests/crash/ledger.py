@@ -21,6 +21,12 @@ def value_of(writer: str, number: int) -> bytes:
     return f"{writer}/{number}/".encode() + bytes([65 + number % 26]) * (number * 37 % 300)
 
 
+def key_of(identity: str) -> bytes | None:
+    """Records of the writer ``k`` have one of five keys, those of others none."""
+    writer, number = identity.split("/")
+    return b"key %d" % (int(number) % 5) if writer == "k" else None
+
+
 def identity_of(value: bytes) -> str:
     """``writer/number``; asserts that the value is whole."""
     writer, number, _ = value.split(b"/", 2)
@@ -47,6 +53,14 @@ class Ledger:
     committed : dict of group to list of offset or None
         What its committed offset may be: the last acknowledged one, and those tried since; None for none.
     generations : dict of group to lowest generation
+    compacting : set of topic
+        Records that a later one of their key supersedes may be gone.
+    compacted : dict of topic to offset
+        Up to here, they are gone.
+    erasing : dict of topic to key
+        Its records may be gone.
+    erased : dict of topic to (key, offset)
+        Up to here, they are gone.
     """
 
     def __init__(self, lines: Iterable[str]):
@@ -57,6 +71,10 @@ class Ledger:
         self.start_between: dict[str, tuple[int, int]] = {}
         self.topics: dict[str, int] = {}
         self.open_topics: dict[str, int] = {}
+        self.compacting: set[str] = set()
+        self.compacted: dict[str, int] = {}
+        self.erasing: dict[str, bytes] = {}
+        self.erased: dict[str, tuple[bytes, int]] = {}
         self.committed: dict[str, list[int | None]] = {}
         self.generations: dict[str, int] = {}
         for line in lines:
@@ -82,6 +100,18 @@ class Ledger:
 
     def _advanced(self, topic: str, offset: str) -> None:
         self.start_between[topic] = (int(offset), int(offset))
+
+    def _compacting(self, topic: str) -> None:
+        self.compacting.add(topic)
+
+    def _compacted(self, topic: str, offset: str) -> None:
+        self.compacted[topic] = int(offset)
+
+    def _erasing(self, topic: str, key: str) -> None:
+        self.erasing[topic] = bytes.fromhex(key)
+
+    def _erased(self, topic: str, offset: str) -> None:
+        self.erased[topic] = self.erasing[topic], int(offset)
 
     def _creating(self, topic: str, partitions: str) -> None:
         self.open_topics[topic] = int(partitions)
@@ -127,7 +157,7 @@ class Book:
     def append(self, log, writer: str = "w", durability: str = "flushed") -> tuple[int, str]:
         identity, value = self.next_value(writer)
         self.say(f"trying {log.topic} {identity}")
-        offset = log.append(value, durability=durability)
+        offset = log.append(value, key_of(identity), durability=durability)
         if durability == "flushed":
             self.say(f"appended {log.topic} {offset} {identity}")
         return offset, identity
@@ -136,7 +166,7 @@ class Book:
         pairs = [self.next_value(writer) for _ in range(count)]
         for identity, _ in pairs:
             self.say(f"trying {log.topic} {identity}")
-        offsets = log.append_many([value for _, value in pairs])
+        offsets = log.append_many([value for _, value in pairs], [key_of(identity) for identity, _ in pairs])
         for offset, (identity, _) in zip(offsets, pairs, strict=True):
             self.say(f"appended {log.topic} {offset} {identity}")
         return offsets
@@ -145,6 +175,16 @@ class Book:
         self.say(f"truncating {log.topic} {offset}")
         log.truncate_to(offset)
         self.say(f"truncated {log.topic} {offset}")
+
+    def compact(self, log) -> None:
+        self.say(f"compacting {log.topic}")
+        report = log.compact()
+        self.say(f"compacted {log.topic} {report.first_dirty_offset}")
+
+    def erase(self, log, key: bytes) -> None:
+        self.say(f"erasing {log.topic} {key.hex()}")
+        report = log.erase_key(key)
+        self.say(f"erased {log.topic} {report.up_to_offset}")
 
     def advance(self, log, offset: int) -> None:
         self.say(f"advancing {log.topic} {offset}")
@@ -201,7 +241,9 @@ def check_promises(directory: str | os.PathLike[str], ledger: Ledger) -> list[lo
             records = records_of(log)
             _check_log(log, records, ledger)
             end_offset = log.log_end_offset
-            assert log.append(NEWCOMER) == end_offset, "the next offset is the log end offset"
+            left_over = [name for name in os.listdir(log.path) if name.endswith((".cleaned", ".swap", ".deleted"))]
+            assert not left_over, f"left over: {left_over}"
+            assert log.append(NEWCOMER, b"new") == end_offset, "the next offset is the log end offset"
             kept[log.path] = [*records, (end_offset, NEWCOMER)]
             assert records_of(log) == kept[log.path]
     with logstore.open(directory) as broker:
@@ -261,7 +303,10 @@ def _check_reports(reports: list[logstore.RecoveryReport]) -> None:
 def _check_log(log, records: list[tuple[int, bytes]], ledger: Ledger) -> None:
     topic = log.topic
     offsets = [offset for offset, _ in records]
-    assert offsets == list(range(log.log_start_offset, log.log_end_offset)), f"holes, or read twice: {offsets}, {log}"
+    expected = set(range(log.log_start_offset, log.log_end_offset))
+    if topic in ledger.compacting or topic in ledger.erasing:
+        expected &= set(offsets)
+    assert offsets == sorted(expected), f"holes, or read twice: {offsets}, {log}"
     lowest, highest = ledger.start_between.get(topic, (0, 0))
     cut = ledger.cut.get(topic, 1 << 62)
     assert min(lowest, cut) <= log.log_start_offset <= highest, f"starts at {log.log_start_offset}"
@@ -273,7 +318,10 @@ def _check_log(log, records: list[tuple[int, bytes]], ledger: Ledger) -> None:
             continue
         if offset >= cut and found.get(offset, "new/0") == "new/0":
             continue
+        if offset not in found and _may_be_gone(topic, offset, ledger, found):
+            continue
         assert found.get(offset) == identity, f"offset {offset} was {identity}, now it is {found.get(offset)}"
+    _check_gone(topic, found, ledger)
     if log.log_end_offset < cut and promised:
         assert log.log_end_offset > min(max(promised), cut - 1)
     assert len(written) == len(set(written)), "a record is there twice"
@@ -286,3 +334,22 @@ def _check_log(log, records: list[tuple[int, bytes]], ledger: Ledger) -> None:
         by_writer.setdefault(writer, []).append(int(number))
     for writer, numbers in by_writer.items():
         assert numbers == sorted(numbers), f"records of {writer} out of order"
+
+
+def _may_be_gone(topic: str, offset: int, ledger: Ledger, found: dict[int, str]) -> bool:
+    """Whether a compaction or an erasure that has begun could have removed an acknowledged record."""
+    promised = ledger.acknowledged[topic]
+    key = key_of(promised[offset])
+    if key is not None and key == ledger.erasing.get(topic):
+        return True
+    later = [identity for other, identity in [*promised.items(), *found.items()] if other > offset]
+    return topic in ledger.compacting and key is not None and key in map(key_of, later)
+
+
+def _check_gone(topic: str, found: dict[int, str], ledger: Ledger) -> None:
+    """What a compaction or an erasure was acknowledged to have removed is not back."""
+    end = ledger.compacted.get(topic, 0)
+    keys = [key_of(identity) for offset, identity in found.items() if offset < end]
+    assert len(keys) == len(set(keys)), f"superseded records are back: {found}"
+    key, end = ledger.erased.get(topic, (b"", 0))
+    assert key not in [key_of(identity) for offset, identity in found.items() if offset < end], "erased records are back"
