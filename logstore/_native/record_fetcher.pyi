@@ -9,6 +9,7 @@ from logstore.model import TopicPartition
 RECORDS: int
 BATCHES: int
 COLUMNS: int
+COLUMNS_BYTES: int
 
 def deadline_after(timeout: float | None) -> float | None: ...
 

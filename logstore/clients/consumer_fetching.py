@@ -8,7 +8,15 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from logstore._native.record_fetcher import BATCHES, COLUMNS, RECORDS, PartitionReader, RecordFetcher, deadline_after
+from logstore._native.record_fetcher import (
+    BATCHES,
+    COLUMNS,
+    COLUMNS_BYTES,
+    RECORDS,
+    PartitionReader,
+    RecordFetcher,
+    deadline_after,
+)
 from logstore.clients.consumer_config import ConsumerConfig
 from logstore.errors import (
     ClosedError,
@@ -200,7 +208,8 @@ class FetchingConsumer(RecordFetcher):
         self, timeout: float | None = None, max_bytes: int | str | None = None
     ) -> list[ColumnBatch]:
         """`fetch_columns` for an event loop, as `poll_async`."""
-        columns: list[ColumnBatch] = await self._wait_async(COLUMNS, self._bytes_limit(max_bytes), timeout)
+        limit = COLUMNS_BYTES if max_bytes is None else self._bytes_limit(max_bytes)
+        columns: list[ColumnBatch] = await self._wait_async(COLUMNS, limit, timeout)
         return columns
 
     async def _wait_async(self, kind: int, limit: int, timeout: float | None) -> list[Any]:

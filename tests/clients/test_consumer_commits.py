@@ -51,7 +51,7 @@ by_hand = pytest.mark.parametrize("assigned", [False, True], ids=["subscribed", 
 
 @by_hand
 def test_a_handler_that_raises_gets_its_record_again(broker, assigned):
-    with pytest.raises(HandlerFailedError), made(broker, assigned) as consumer:
+    with pytest.raises(HandlerFailedError), made(broker, assigned) as consumer:  # noqa: PT012
         for record in consumer:
             if record.offset == 7:
                 raise HandlerFailedError
@@ -62,7 +62,7 @@ def test_a_handler_that_raises_gets_its_record_again(broker, assigned):
 
 @by_hand
 def test_a_handler_of_a_batch_that_raises_gets_it_again(broker, assigned):
-    with pytest.raises(HandlerFailedError), made(broker, assigned, max_poll_records=5) as consumer:
+    with pytest.raises(HandlerFailedError), made(broker, assigned, max_poll_records=5) as consumer:  # noqa: PT012
         while records := consumer.poll(timeout=5):
             if records[0].offset == 10:
                 raise HandlerFailedError
@@ -71,7 +71,7 @@ def test_a_handler_of_a_batch_that_raises_gets_it_again(broker, assigned):
 
 @by_hand
 def test_a_handler_of_columns_that_raises_gets_them_again(broker, assigned):
-    with pytest.raises(HandlerFailedError), made(broker, assigned) as consumer:
+    with pytest.raises(HandlerFailedError), made(broker, assigned) as consumer:  # noqa: PT012
         assert len(consumer.poll(timeout=5, max_records=3)) == 3
         assert consumer.fetch_columns(timeout=5)[0].offsets.tolist() == list(range(3, 20))
         raise HandlerFailedError
@@ -89,7 +89,7 @@ def test_leaving_the_loop_confirms_the_record_in_hand(broker, assigned):
 
 def test_close_in_a_finally_tells_success_from_failure(broker):
     consumer = broker.consumer("orders", group="billing")
-    with pytest.raises(HandlerFailedError):
+    with pytest.raises(HandlerFailedError):  # noqa: PT012
         try:
             for record in consumer:
                 if record.offset == 4:
