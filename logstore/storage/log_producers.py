@@ -38,6 +38,7 @@ from logstore.storage.transaction_index import TransactionIndex
 
 __all__ = ["ProducerLog", "is_committed"]
 
+EXPIRATION_CHECK_INTERVAL_MS = 600_000  # producer.id.expiration.check.interval.ms
 CONTROL_VERSION = 0
 ABORT, COMMIT = 0, 1
 _KEY = struct.Struct(">hh")
@@ -76,6 +77,7 @@ class ProducerLog(LogAppender):
     _snapshot_offset: int  # of the newest snapshot that was taken, or -1
     _stray_snapshot: int  # of the newest one that was written: to be removed after the next, unless a segment begins there
     _replayed_offset: int  # up to where the batches are taken in; a reader process's
+    _expired_ms: int  # when producers were last looked through for those that have expired
     _transactions_lock: threading.Lock
 
     producer_id_expiration_ms: int = PRODUCER_ID_EXPIRATION_MS
@@ -148,6 +150,7 @@ class ProducerLog(LogAppender):
         self._pending_snapshots = []
         self._snapshot_offset = self._stray_snapshot = start if producers is not None else -1
         self._replayed_offset = end_offset
+        self._expired_ms = now_ms
         active = segments[-1].base_offset if segments else end_offset
         has_producers = had_producers or has_seen or bool(producers)
         self._take_producers(state, aborted.live(active), has_producers, is_possible)
@@ -327,7 +330,9 @@ class ProducerLog(LogAppender):
         assert self._producer_state is not None
         offset = self.log_end_offset if base_offset is None else base_offset
         if self.has_producers and offset > self._snapshot_offset:
-            self._expire_producers()
+            # Not at each: records may be older than their append, and a batch may be sent again just behind a roll.
+            if self._now_ms() - self._expired_ms >= EXPIRATION_CHECK_INTERVAL_MS:
+                self._expire_producers()
             self._pending_snapshots.append((offset, list(self._producer_state.producers.values())))
             self._snapshot_offset = offset
 
@@ -352,7 +357,8 @@ class ProducerLog(LogAppender):
 
     def _expire_producers(self) -> None:
         assert self._producer_state is not None
-        self._forget_producers(self._producer_state.expired(self._now_ms(), self.producer_id_expiration_ms))
+        self._expired_ms = self._now_ms()
+        self._forget_producers(self._producer_state.expired(self._expired_ms, self.producer_id_expiration_ms))
 
     def expire_producers(self) -> None:
         """Forgets producers that have been idle for `producer_id_expiration_ms`, by their last timestamp."""

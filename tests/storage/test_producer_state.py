@@ -409,6 +409,8 @@ def test_idle_producers_are_forgotten_unless_a_transaction_is_open(open_log):
     log.append_as_leader(produced(1, 77, timestamp=now[0]))
     log.append_marker(2, 0, True)
     now[0] += 86_400_000
+    log.roll()
+    assert log.producers() == []
     log.close()
     assert open_log(clock=lambda: now[0]).producers() == []
 
