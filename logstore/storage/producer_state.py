@@ -6,7 +6,7 @@ handler can come between (`LogAppender`), so that state and log never disagree.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from logstore.errors import (
     InvalidProducerEpochError,
@@ -34,6 +34,9 @@ BATCHES_KEPT = 5
 PRODUCER_ID_EXPIRATION_MS = 86_400_000  # producer.id.expiration.ms
 SEQUENCE_MAX = 2**31 - 1
 NONE_OPEN = 2**63 - 1  # the first unstable offset where no transaction is open
+
+
+_new: Any = tuple.__new__
 
 
 def next_sequence(sequence: int) -> int:
@@ -235,17 +238,20 @@ class ProducerState:
             if epoch != known_epoch:
                 batches = ()
         last_sequence = (base_sequence + delta) & SEQUENCE_MAX if base_sequence >= 0 else -1
-        appended = ProducerBatch(last_sequence, last_offset, delta, timestamp)
-        batches = (*batches[-(BATCHES_KEPT - 1) :], appended)
+        opens = -1
         if transactional and begun < 0:
-            return Plan(
-                Producer(producer_id, epoch, coordinator_epoch, timestamp, first_offset, batches), first_offset, False,
-                None, min(self.first_unstable_offset, first_offset),
-            )
-        return Plan(
-            Producer(producer_id, epoch, coordinator_epoch, timestamp, begun, batches), -1, False, None,
-            self.first_unstable_offset if self.open_transactions else NONE_OPEN,
-        )
+            opens = begun = first_offset
+        unstable = NONE_OPEN
+        if self.open_transactions:
+            unstable = self.first_unstable_offset
+        elif opens >= 0:
+            unstable = first_offset
+        # By the plain constructor: once a batch, this is most of what an idempotent producer costs.
+        appended = _new(ProducerBatch, (last_sequence, last_offset, delta, timestamp))
+        batches = (*batches[-(BATCHES_KEPT - 1) :], appended)
+        producer = _new(Producer, (producer_id, epoch, coordinator_epoch, timestamp, begun, batches))
+        plan: Plan = _new(Plan, (producer, opens, False, None, unstable, None))
+        return plan
 
     def _check(
         self, known: Producer, epoch: int, base_sequence: int, delta: int, transactional: bool

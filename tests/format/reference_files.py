@@ -10,7 +10,7 @@ import re
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from reference_codec import INT32_MAX, INT64_MAX, FormatError, Header
+from reference_codec import INT32_MAX, INT64_MAX, FormatError, Header, crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -106,6 +106,33 @@ def find_timestamp(entries: Sequence[TimeEntry], base_offset: int, target: int) 
         if entry.timestamp <= target:
             found = entry
     return found
+
+
+# --- producers --------------------------------------------------------------------------------
+
+
+def decode_producer_snapshot(data: bytes) -> list[tuple[int, ...]]:
+    """Entries as they stand: producer id, epoch, last sequence, last offset, offset delta, timestamp, .."""
+    if len(data) < 10 or (len(data) - 10) % 46:
+        raise FormatError("size is not 10 and a multiple of 46")
+    version, crc, count = struct.unpack_from(">hIi", data)
+    if version != 1 or crc != crc32c(data[6:]) or count != (len(data) - 10) // 46:
+        raise FormatError(f"version {version}, CRC {crc:#x}, {count} entries")
+    return list(struct.iter_unpack(">qhiqiqiq", data[10:]))
+
+
+def decode_transaction_index(data: bytes, base_offset: int) -> list[tuple[int, ...]]:
+    """Producer id, first offset, last offset, last stable offset of each aborted transaction."""
+    if len(data) % 34:
+        raise FormatError("size is no multiple of 34")
+    entries = []
+    least = base_offset
+    for version, *entry in struct.iter_unpack(">hqqqq", data):
+        if version != 0 or entry[2] < least or not 0 <= entry[1] < entry[2]:
+            raise FormatError(f"version {version}, {entry} where {least} is the least")
+        entries.append(tuple(entry))
+        least = entry[2] + 1
+    return entries
 
 
 # --- text files -------------------------------------------------------------------------------

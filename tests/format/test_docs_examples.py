@@ -22,7 +22,9 @@ from reference_files import (
     decode_offset_checkpoint,
     decode_offset_index,
     decode_partition_metadata,
+    decode_producer_snapshot,
     decode_time_index,
+    decode_transaction_index,
     encode_leader_epochs,
     encode_offset_checkpoint,
     encode_partition_metadata,
@@ -230,6 +232,20 @@ def test_time_index_example():
     assert [(time, offset - 1000) for time, offset in decode_time_index(data, 1000, 2442)] == list(
         zip(values[::2], values[1::2], strict=True)
     )
+
+
+def test_transaction_index_example():
+    rows, data = example("transaction-index")
+    entries = decode_transaction_index(data, 1000)
+    assert [value for entry in entries for value in (0, *entry)] == numbers(rows)
+    assert [entry[3] for entry in entries] == [1043, 1060]
+
+
+def test_producer_snapshot_example():
+    rows, data = example("producer-snapshot")
+    entries = decode_producer_snapshot(data)
+    assert [value for entry in entries for value in entry] == numbers(rows)[3:]
+    assert [entry[-1] for entry in entries] == [-1, 1250]
 
 
 def test_leader_epoch_example():
