@@ -412,17 +412,31 @@ def test_an_iteration_goes_on_across_a_rebalance(world, strategy):
     world.check_settled()
 
 
+def test_a_rebalance_waits_for_no_heartbeat(world):
+    """However many members give something up: each is woken when it has to join again."""
+    world.broker.create_topic("many", partitions=40)
+    for _ in range(10):
+        Member(world, COOPERATIVE, topics="many")
+    world.settle()
+    began = world.now()
+    late = Member(world, COOPERATIVE, topics="many")
+    for _ in range(15):
+        world.poll_all()
+    assert len(late.consumer.assignment()) == 3
+    assert world.now() == began
+
+
 # ---- anything at any time -------------------------------------------------------------------------
 
 
 class Groups(RuleBasedStateMachine):
     """Members join, leave, die, stall and commit while records and partitions are added and time passes."""
 
-    @initialize(
-        strategy=st.sampled_from([["range"], ["roundrobin"], ["sticky"], COOPERATIVE, ["cooperative-sticky", "range"]])
-    )
-    def begin(self, strategy):
-        self.strategy = strategy
+    strategies = [COOPERATIVE]
+
+    @initialize(data=st.data())
+    def begin(self, data):
+        self.strategy = data.draw(st.sampled_from(self.strategies))
         self.world = World(t=4, u=1)
         self.instances = 0
         for _ in range(2):
@@ -516,9 +530,13 @@ class Groups(RuleBasedStateMachine):
                 self.world.close()
 
 
-TestGroups = Groups.TestCase
-TestGroups.settings = settings(
-    max_examples=int(os.environ.get("LOGSTORE_GROUP_EXAMPLES", "15")),
+class EagerGroups(Groups):
+    strategies = [strategy for strategy in STRATEGIES if strategy != COOPERATIVE]
+
+
+TestCooperativeGroups, TestEagerGroups = Groups.TestCase, EagerGroups.TestCase
+TestCooperativeGroups.settings = TestEagerGroups.settings = settings(
+    max_examples=int(os.environ.get("LOGSTORE_GROUP_EXAMPLES", "8")),
     stateful_step_count=int(os.environ.get("LOGSTORE_GROUP_STEPS", "25")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
