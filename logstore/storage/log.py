@@ -147,7 +147,7 @@ class Log(FlushedLog):
         self._digests = SegmentDigests(self.path)
         self._is_clean = False
         self._producer_state = None
-        self._transactions_lock = threading.Lock()
+        self._transactions_known = False
         self._pending_snapshots = []
         self._snapshot_position = 0
         self._listed_ns = -1  # when the directory had changed last, at its last listing; a reader process's
@@ -273,7 +273,7 @@ class Log(FlushedLog):
     def _load_producers_of(self, opened: OpenedLog, log_start_offset: int, stored: Checkpoint | None) -> None:
         """Loads what is known of producers, if the log is to be written or its readers have asked for it."""
         writes = not self.read_only and self.damage is None
-        if not writes and self._producer_state is None:
+        if not writes and not self._transactions_known:
             return
         self._producer_state = None
         try:
@@ -282,9 +282,11 @@ class Log(FlushedLog):
             )
         except CorruptDataError as error:
             if not writes:
+                self._transactions_known = False
                 raise
             self.damage = error
             storage_logger().error("%s", error)
+        self._transactions_known = self._producer_state is not None
         self._checkpoint = self._checkpoint._replace(
             has_producers=self.has_producers, has_transactions=self.has_transactions
         )

@@ -73,12 +73,13 @@ class ProducerLog(LogAppender):
     _durability: Durability
     _producer_state: ProducerState | None
     _aborted: TransactionIndex
-    _pending_snapshots: list[tuple[int, list[Producer]]]
+    _pending_snapshots: list[tuple[int, list[Producer], bool]]
     _snapshot_offset: int  # of the newest snapshot that was taken, or -1
     _stray_snapshot: int  # of the newest one that was written: to be removed after the next, unless a segment begins there
     _replayed_offset: int  # up to where the batches are taken in; a reader process's
     _expired_ms: int  # when producers were last looked through for those that have expired
-    _transactions_lock: threading.Lock
+    _transactions_known: bool
+    _flush_lock: threading.Lock
 
     producer_id_expiration_ms: int = PRODUCER_ID_EXPIRATION_MS
     """How long an idle producer is remembered (``producer.id.expiration.ms``)."""
@@ -220,16 +221,19 @@ class ProducerLog(LogAppender):
 
     def _know_transactions(self) -> None:
         """In a log that does not write, what is known of transactions is loaded when it is first asked for."""
-        if self._producer_state is not None:
+        if self._transactions_known:
             return
         if not self.is_open:
             raise ClosedError(f"the log of {self.topic}-{self.partition} is closed; open the broker again")
-        with self._transactions_lock:
-            if self._producer_state is None:
-                end_offset = self.log_end_offset
-                self._load_producers(self.segments, self.log_start_offset, end_offset, known=None, now_ms=self._now_ms())
-                assert self._producer_state is not None
-                self._publish(first_unstable_offset=self._producer_state.first_unstable_offset)
+        with self._flush_lock:  # which `refresh` holds: the end must not move meanwhile
+            if self._transactions_known:
+                return
+            self._load_producers(
+                self.segments, self.log_start_offset, self.log_end_offset, known=None, now_ms=self._now_ms()
+            )
+            assert self._producer_state is not None
+            self._publish(first_unstable_offset=self._producer_state.first_unstable_offset)
+            self._transactions_known = True
 
     def _aborted_between(self, start_offset: int, end_offset: int) -> Sequence[AbortedTransaction]:
         return self._aborted.overlapping([segment.base_offset for segment in self.segments], start_offset, end_offset)
@@ -324,16 +328,16 @@ class ProducerLog(LogAppender):
 
     # ---- snapshots ------------------------------------------------------------------------------------
 
-    def _freeze_producers(self, base_offset: int | None = None) -> None:
+    def _freeze_producers(self, base_offset: int | None = None, *, durable: bool = False) -> None:
         """Has a snapshot of the producers as they are now written with the next flush, numbered with the log end offset
-        or a new segment's base. The log's lock is held."""
+        or a new segment's base; durably, where the batches it stands for are about to go. The log's lock is held."""
         assert self._producer_state is not None
         offset = self.log_end_offset if base_offset is None else base_offset
-        if self.has_producers and offset > self._snapshot_offset:
+        if self.has_producers and (offset > self._snapshot_offset or durable):
             # Not at each: records may be older than their append, and a batch may be sent again just behind a roll.
             if self._now_ms() - self._expired_ms >= EXPIRATION_CHECK_INTERVAL_MS:
                 self._expire_producers()
-            self._pending_snapshots.append((offset, list(self._producer_state.producers.values())))
+            self._pending_snapshots.append((offset, list(self._producer_state.producers.values()), durable))
             self._snapshot_offset = offset
 
     def _write_snapshots(self, flushed_offset: int, *, sync: bool = False) -> None:
@@ -344,9 +348,9 @@ class ProducerLog(LogAppender):
         StorageFailureError
         """
         while self._pending_snapshots and self._pending_snapshots[0][0] <= flushed_offset:
-            offset, producers = self._pending_snapshots[0]
+            offset, producers, durable = self._pending_snapshots[0]
             self._aborted.write(offset)
-            write_snapshot(self.path, offset, encode_snapshot(producers), sync=sync)
+            write_snapshot(self.path, offset, encode_snapshot(producers), sync=sync or durable)
             if 0 <= self._stray_snapshot < offset and all(
                 segment.base_offset != self._stray_snapshot for segment in self.segments
             ):

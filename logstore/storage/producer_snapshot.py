@@ -102,6 +102,8 @@ def write_snapshot(directory: str, offset: int, content: bytes, *, sync: bool = 
     StorageFailureError
     """
     write_at(snapshot_path(directory, offset), 0, content, size=len(content), sync=sync)
+    if sync:
+        sync_directory(directory)
 
 
 def remove_snapshots(directory: str, offsets: Iterable[int], *, sync: bool = False) -> None:

@@ -227,7 +227,7 @@ def delete_before(
         # What is deleted must not be needed to know where the log ends, or who has written to it. Appends go on while
         # the disk works.
         if log.has_producers:
-            log._locked(log._freeze_producers)
+            log._locked(lambda: log._freeze_producers(durable=True))
         active = log.segments[-1]
         flushed = log._state_at(active.base_offset, active.size_bytes, log.log_end_offset)
         log._sync()
@@ -272,7 +272,7 @@ def _move_start(
         return _Gone()
     if rolls_active or flushed.segment_base_offset < kept[0].base_offset or flushed.log_end_offset < offset:
         # What was flushed before the lock was taken is about to go.
-        log._freeze_producers()
+        log._freeze_producers(durable=True)
         log._sync()
         active = log.segments[-1]
         flushed = log._state_at(active.base_offset, active.size_bytes, log.log_end_offset)

@@ -3,12 +3,16 @@ afterwards is what its batches say, and nothing acknowledged is forgotten."""
 
 from __future__ import annotations
 
+import os
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import shim
+from power_loss import Disk, read_calls, write_state
 from producer_operations import produced
 
 import logstore
@@ -68,7 +72,7 @@ def check(directory: Path, lines: list[str]) -> None:
             last: dict[str, list[str]] = {line[0]: line for line in sent}
             for name, sequence, count, offset in last.values():
                 key = tuple(map(int, name.split("/")))
-                assert known[key] >= int(sequence) + int(count) - 1, "an acknowledged batch is forgotten"
+                assert known.get(key, -1) >= int(sequence) + int(count) - 1, "an acknowledged batch is forgotten"
                 if known[key] == int(sequence) + int(count) - 1:
                     again = produced(name, int(sequence), int(count), key[0] != 2)
                     assert log.append_built(again)[0] == int(offset), "sent again, it has its first offset"
@@ -97,3 +101,40 @@ def test_killed_before_every_call(operation: str, library: Path, work: Path) -> 
         except Exception as error:
             error.add_note(f"{operation}, killed at call {int(place.name)}")
             raise
+
+
+@pytest.mark.parametrize("operation", ["transactions", "deletion"])
+def test_a_power_cut_at_any_moment(operation: str, library: Path, work: Path) -> None:
+    subprocess.run(
+        [sys.executable, shim.HERE / "producer_operations.py", "record", operation, work],
+        env=shim.environment(library), check=True, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    seed = int(os.environ.get("LOGSTORE_CRASH_SEED", "1"))
+    states = int(os.environ.get("LOGSTORE_CRASH_STATES", "250"))
+    calls = read_calls(work / "calls")
+    lines = (work / "ledger").read_text().splitlines()
+    disk = Disk(work / "start")
+    chance = random.Random(seed)
+    changes = sum(call.kind in "cwtrum" for call in calls)
+    seen: set[bytes] = set()
+    for number, call in enumerate(calls):
+        disk.take(call)
+        if call.kind == "n":
+            lines.append(call.content.decode())
+        if call.kind not in "cwtrum":
+            continue
+        for description, state in disk.states(chance, max(states // changes, 1)):
+            identity = repr((sorted(state.items()), lines)).encode()
+            if identity in seen:
+                continue
+            seen.add(identity)
+            place = work / "state"
+            write_state(place, state)
+            try:
+                check(place, lines)
+            except BaseException as error:
+                error.add_note(f"{operation}, seed {seed}, cut after call {number} ({call[:5]}); {description}")
+                raise
+            shutil.rmtree(place)
+    assert len(seen) > min(states, 250) / 5
+    print(f"{operation}: {len(seen)} states")
