@@ -8,38 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from logstore.broker.housekeeping_plans import HousekeepingPlans
 from logstore.broker.housekeeping_report import HousekeepingReport, HousekeepingResult, HousekeepingTimes
 from logstore.broker.log_cleaning import compaction_summary, is_idle, next_to_compact
+from logstore.broker.offsets_topic import OFFSETS_TOPIC
 from logstore.errors import ClosedError, InvalidRequestError, LogstoreError, ReadOnlyError
 from logstore.model import TopicPartition
 from logstore.storage.config import INT64_MAX
-from logstore.storage.retention import DiskFacts, RetentionPlan, RetentionPolicy, plan_retention
-from logstore.storage.retention_explained import summary_of
-from logstore.storage.segment_deletion import DELETED_SUFFIX, Scheduler, log_facts
+from logstore.storage.retention import RetentionPlan, RetentionPolicy
+from logstore.storage.segment_deletion import Scheduler
 
 if TYPE_CHECKING:
     from logstore.broker.broker import Broker
-    from logstore.broker.topic import Topic
     from logstore.storage.compaction import CompactionProgress
-    from logstore.storage.compaction_plan import CompactionPlan
-    from logstore.storage.config import TopicConfig
     from logstore.storage.log import Log
 
 __all__ = ["Housekeeping", "HousekeepingReport", "HousekeepingResult", "HousekeepingTimes"]
 
 RESULTS_MAX = 200
 TASKS = ("retention", "compaction", "offset expiry")
-OFFSETS_TOPIC = "__consumer_offsets"
 
 
-class Housekeeping:
+class Housekeeping(HousekeepingPlans):
     """The background work of one broker. Thread-safe; made with the broker, as its attribute ``housekeeping``.
 
     Parameters
@@ -64,11 +59,9 @@ class Housekeeping:
         clock: Callable[[], int] | None = None,
         disk: Callable[[], tuple[int, int]] | None = None,
     ):
-        self._broker = broker
+        super().__init__(broker, clock=clock, disk=disk)
         self._scheduler = scheduler
         self._times = times or HousekeepingTimes.of(broker.config)
-        self._clock = clock or _wall_clock_ms
-        self._disk = disk or self._ask_disk
         self._working = threading.Lock()  # held over each round: one at a time
         self._worker = 0  # the thread that holds it
         self._turn = 0  # which schedule counts: one from before a pause does not
@@ -129,92 +122,6 @@ class Housekeeping:
             self._next_compaction_ms if self._state == "on" else -1,
             self._bytes_freed, tuple(self._results), dict(self._failures),
         )
-
-    # ---- looking ------------------------------------------------------------------------------------
-
-    def retention_plans(
-        self,
-        topics: list[str] | None = None,
-        *,
-        now_ms: int | None = None,
-        configs: Mapping[str, TopicConfig] | None = None,
-    ) -> list[RetentionPlan]:
-        """What retention would do now; changes nothing, and works on a broker that only reads.
-
-        Parameters
-        ----------
-        topics : list of str, optional
-            All, the internal ones included, if not given.
-        now_ms : int, optional
-            As if it were another time.
-        configs : mapping of topic to TopicConfig, optional
-            As if topics had other settings.
-
-        Returns
-        -------
-        list[RetentionPlan]
-            A partition each. What the disk needs is reckoned over all topics, also those not asked for.
-
-        Raises
-        ------
-        UnknownTopicOrPartitionError, StorageFailureError, CorruptDataError
-        """
-        if topics is not None:
-            for name in topics:
-                self._broker.topic(name)
-        moment = self._clock() if now_ms is None else now_ms
-        return [plan for _, plan in self._plans(moment, configs or {}) if topics is None or plan.topic in topics]
-
-    def _plans(self, now_ms: int, configs: Mapping[str, TopicConfig]) -> list[tuple[Log, RetentionPlan]]:
-        logs = [log for topic in self._topics() for log in topic.logs if log.is_open and log.segments]
-        pairs = []
-        for log in logs:
-            if log.read_only:
-                log.refresh()
-            policy = RetentionPolicy.of(configs.get(log.topic, log.config))
-            offsets = self._group_offsets(log, policy)
-            pairs.append((log_facts(log, offsets, expiry_header=policy.expiry_header, now_ms=now_ms), policy))
-        disk = None
-        if any(policy.disk_free_percent > 0 for _, policy in pairs):
-            total_bytes, free_bytes = self._disk()
-            disk = DiskFacts(total_bytes, free_bytes, sum(_pending_bytes(log) for log in logs))
-        return list(zip(logs, plan_retention(pairs, now_ms, disk), strict=True))
-
-    def compaction_plans(self, topics: list[str] | None = None) -> list[tuple[Log, CompactionPlan]]:
-        """What compaction could do to each partition now, and why it does not; changes nothing, as `retention_plans`.
-
-        Topics that are not compacted are left out, unless they are named.
-
-        Raises
-        ------
-        UnknownTopicOrPartitionError, StorageFailureError, CorruptDataError
-        """
-        found = self._topics() if topics is None else [self._broker.topic(name) for name in topics]
-        pairs = []
-        for topic in found:
-            for log in topic.logs:
-                if log.is_open and log.segments and (topics is not None or log.config.is_compacted):
-                    log.refresh()
-                    pairs.append((log, log.compaction_plan()))
-        return pairs
-
-    def _topics(self) -> list[Topic]:
-        return [topic for _, topic in sorted(self._broker._topics.copy().items())]
-
-    def _group_offsets(self, log: Log, policy: RetentionPolicy) -> dict[str, int | None]:
-        """Where the groups stand that a policy names."""
-        place = TopicPartition(log.topic, log.partition)
-        found: dict[str, int | None] = {}
-        for group in policy.groups:
-            committed = None
-            if OFFSETS_TOPIC in self._broker._topics:
-                committed = self._broker.coordinator.committed_offsets(group, [place]).get(place)
-            found[group] = None if committed is None else committed.offset
-        return found
-
-    def _ask_disk(self) -> tuple[int, int]:
-        status = os.statvfs(self._broker.path)
-        return status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
 
     # ---- doing --------------------------------------------------------------------------------------
 
@@ -319,6 +226,8 @@ class Housekeeping:
                 continue
 
             def work(log: Log = log, plan: RetentionPlan = plan) -> tuple[int, str]:
+                from logstore.storage.retention_explained import summary_of
+
                 done = log.apply_retention(
                     plan, now_ms=now_ms, group_offsets=lambda: self._group_offsets(log, RetentionPolicy.of(log.config))
                 )
@@ -454,19 +363,6 @@ class Housekeeping:
         note(result)
 
 
-def _pending_bytes(log: Log) -> int:
-    """Of files that are deleted and not unlinked yet; in a reader process, by their names."""
-    if not log.read_only:
-        return log._deleted_files.pending_bytes
-    total = 0
-    with contextlib.suppress(OSError), os.scandir(log.path) as entries:
-        for entry in entries:
-            if entry.name.endswith(DELETED_SUFFIX):
-                with contextlib.suppress(OSError):
-                    total += entry.stat().st_size
-    return total
-
-
 def _rolled(log: Log) -> tuple[int, str]:
     log.roll()
     return 0, "its active segment was not written for segment.ms, so that a new one begins and compaction can have it"
@@ -475,10 +371,6 @@ def _rolled(log: Log) -> tuple[int, str]:
 def _flushed(log: Log) -> tuple[int, str]:
     log.flush_until(log.segments[-1].base_offset)
     return 0, ""
-
-
-def _wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _nobody(result: HousekeepingResult) -> None:
