@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -210,14 +211,15 @@ class Housekeeping(HousekeepingPlans):
                     self._retain(None, _nobody)
         except LogstoreError as error:
             _logger().error("a round of retention failed: %s", error)
-        if self._state == "on":
-            self._schedule_retention(self._times.retention_interval_ms)
+        finally:
+            if self._state == "on":
+                self._schedule_retention(self._times.retention_interval_ms)
 
     def _retain(
         self, topics: list[str] | None, note: Callable[[HousekeepingResult], None], *, apart_from: Log | None = None
     ) -> None:
         now_ms = self._clock()
-        for log, plan in self._plans(now_ms, {}):
+        for log, plan in self._plans(now_ms, {}, functools.partial(self._failed, "retention")):
             if self._stopping:
                 return
             if (topics is not None and plan.topic not in topics) or not plan.changes_anything or not log.is_writable:
@@ -264,8 +266,9 @@ class Housekeeping(HousekeepingPlans):
                     self._compact(None, _nobody)
         except LogstoreError as error:
             _logger().error("a round of compaction failed: %s", error)
-        if self._state == "on":
-            self._schedule_compaction(self._times.compaction_backoff_ms)
+        finally:
+            if self._state == "on":
+                self._schedule_compaction(self._times.compaction_backoff_ms)
 
     def _compact(
         self,
@@ -289,7 +292,12 @@ class Housekeeping(HousekeepingPlans):
         while left and not self._stopping:
             plans = []
             for log in [log for log in left.values() if log.path not in self._uncleanable and log.is_writable]:
-                plan = log.compaction_plan()
+                try:
+                    plan = log.compaction_plan()
+                except LogstoreError as error:
+                    self._failed("compaction", log, error)
+                    self._uncleanable.add(log.path)
+                    continue
                 plans.append((log, plan._replace(is_due=plan.cleanable_bytes > 0) if compact_all else plan))
             chosen = next_to_compact(plans)
             if chosen is None:
@@ -310,9 +318,7 @@ class Housekeeping(HousekeepingPlans):
             if progress is not None:
                 progress(log, at)
             if self._state == "on" and self._clock() >= self._next_retention_ms:
-                # A long compaction does not keep the disk from being freed elsewhere.
-                self._next_retention_ms = self._clock() + self._times.retention_interval_ms
-                self._retain(None, _nobody, apart_from=log)
+                self._retain_meanwhile(log)
 
         rate = self._broker.config["log.cleaner.io.max.bytes.per.second"]
         report = log.compact(
@@ -322,6 +328,17 @@ class Housekeeping(HousekeepingPlans):
             stop=lambda: self._stopping,
         )
         return report.bytes_before - report.bytes_after, compaction_summary(report)
+
+    def _retain_meanwhile(self, busy: Log) -> None:
+        """A long compaction does not keep the disk from being freed elsewhere."""
+        self._next_retention_ms = self._clock() + self._times.retention_interval_ms
+        try:
+            self._retain(None, _nobody, apart_from=busy)
+            for topic in self._topics():
+                for log in topic.logs:
+                    log._deleted_files.unlink(time.monotonic())
+        except LogstoreError as error:
+            _logger().error("a round of retention failed: %s", error)
 
     # ---- one task -------------------------------------------------------------------------------------
 
@@ -343,12 +360,11 @@ class Housekeeping(HousekeepingPlans):
         except ClosedError:
             return  # deleted meanwhile, or the broker is closing
         except LogstoreError as error:
-            bytes_freed, summary, failed = 0, " ".join(str(error).split()), True
+            bytes_freed, summary, failed = 0, _in_one_line(error), True
         finally:
             self._running = ""
         if failed:
-            self._failures[place] = f"{task}: {summary}"
-            _logger().error("%s of %s-%d failed: %s", task, topic, partition, summary)
+            self._note_failure(task, place, summary)
         else:
             if self._failures.get(place, "").startswith(f"{task}: "):
                 del self._failures[place]
@@ -361,6 +377,20 @@ class Housekeeping(HousekeepingPlans):
         )
         self._results.append(result)
         note(result)
+
+
+    def _failed(self, task: str, log: Log, error: LogstoreError) -> None:
+        if not isinstance(error, ClosedError):
+            self._note_failure(task, TopicPartition(log.topic, log.partition), _in_one_line(error))
+
+    def _note_failure(self, task: str, place: TopicPartition, reason: str) -> None:
+        if self._failures.get(place) != f"{task}: {reason}":  # said once, not in every round
+            _logger().error("%s of %s-%d failed: %s", task, *place, reason)
+        self._failures[place] = f"{task}: {reason}"
+
+
+def _in_one_line(error: LogstoreError) -> str:
+    return " ".join(str(error).split())
 
 
 def _rolled(log: Log) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from logstore.broker.offsets_topic import OFFSETS_TOPIC
+from logstore.errors import LogstoreError
 from logstore.model import TopicPartition
 from logstore.storage.retention import DiskFacts, RetentionPlan, RetentionPolicy, plan_retention
 from logstore.storage.segment_deletion import DELETED_SUFFIX, log_facts
@@ -79,15 +80,28 @@ class HousekeepingPlans:
         moment = self._clock() if now_ms is None else now_ms
         return [plan for _, plan in self._plans(moment, configs or {}) if topics is None or plan.topic in topics]
 
-    def _plans(self, now_ms: int, configs: Mapping[str, TopicConfig]) -> list[tuple[Log, RetentionPlan]]:
-        logs = [log for topic in self._topics() for log in topic.logs if log.is_open and log.segments]
+    def _plans(
+        self,
+        now_ms: int,
+        configs: Mapping[str, TopicConfig],
+        on_failure: Callable[[Log, LogstoreError], None] | None = None,
+    ) -> list[tuple[Log, RetentionPlan]]:
+        """A plan for each log; one that can't be looked at raises, or is left out and handed to ``on_failure``."""
+        logs = []
         pairs = []
-        for log in logs:
-            if log.read_only:
+        for log in [log for topic in self._topics() for log in topic.logs if log.is_open and log.segments]:
+            try:
                 log.refresh()
-            policy = RetentionPolicy.of(configs.get(log.topic, log.config))
-            offsets = self._group_offsets(log, policy)
-            pairs.append((log_facts(log, offsets, expiry_header=policy.expiry_header, now_ms=now_ms), policy))
+                policy = RetentionPolicy.of(configs.get(log.topic, log.config))
+                offsets = self._group_offsets(log, policy)
+                facts = log_facts(log, offsets, expiry_header=policy.expiry_header, now_ms=now_ms)
+            except LogstoreError as error:
+                if on_failure is None:
+                    raise
+                on_failure(log, error)
+                continue
+            logs.append(log)
+            pairs.append((facts, policy))
         disk = None
         if any(policy.disk_free_percent > 0 for _, policy in pairs):
             total_bytes, free_bytes = self._disk()

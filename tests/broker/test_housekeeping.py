@@ -412,3 +412,48 @@ def test_expired_offsets_go_with_the_rest(broker, clock, housekeeping, monkeypat
     assert (result.task, result.summary) == ("offset expiry", "2 committed offsets expired")
     with pytest.raises(InvalidRequestError, match="there is no 'sweeping'"):
         housekeeping.run_now(tasks=("sweeping",))
+
+
+def test_a_log_that_cannot_be_looked_at_keeps_no_other_waiting(broker, clock, housekeeping, monkeypatch):
+    first = fill(broker, "first", retention_ms=SECOND_MS)
+    second = fill(broker, "second", retention_ms=SECOND_MS)
+    prices = [compacted(broker, "prices-a"), compacted(broker, "prices-b")]
+    clock.now_ms += 10**6
+
+    def refuse(self, *_args, **_given):
+        raise StorageFailureError(self.path, "open", errno.EMFILE)
+
+    whole = type(first)
+    monkeypatch.setattr(whole, "refresh", lambda self: refuse(self) if self is first else False)
+    plan = whole.compaction_plan
+    monkeypatch.setattr(whole, "compaction_plan", lambda self: refuse(self) if self is prices[0] else plan(self))
+    results = housekeeping.run_now()
+    assert [(one.task, one.topic) for one in results] == [("retention", "second"), ("compaction", "prices-b")]
+    assert (first.log_start_offset, second.log_start_offset) == (0, 40)
+    assert set(housekeeping.report().failures) == {TopicPartition("first", 0), TopicPartition("prices-a", 0)}
+    with pytest.raises(StorageFailureError):
+        housekeeping.retention_plans()
+
+
+def test_with_real_threads(tmp_path):
+    settings = {"log.initial.task.delay.ms": 5, "log.retention.check.interval.ms": 10, "log.cleaner.backoff.ms": 10}
+    with logstore.open(tmp_path / "data", durability="appended", config=settings) as broker:
+        log = fill(broker, retention_ms=60 * SECOND_MS, file_delete_delay_ms=0)
+        prices = compacted(broker)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            left = [name for name in os.listdir(log.path) if name.endswith(".deleted")]
+            if log.log_start_offset == 40 and len(list(prices.read())) < 48 and not left:
+                break
+            time.sleep(0.01)
+        assert (log.log_start_offset, left) == (40, [])
+        assert len(list(prices.read())) < 48
+        assert {one.task for one in broker.housekeeping.report().results} >= {"retention", "compaction"}
+        broker.housekeeping.pause()
+        broker.topic("orders").append(bytes(100), timestamp=NOW_MS)
+        time.sleep(0.05)
+        assert log.log_start_offset == 40
+        broker.housekeeping.resume()
+        while log.log_start_offset == 40 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert log.log_start_offset == 41
