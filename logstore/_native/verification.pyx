@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.string cimport memset
 from logstore._native.core cimport (
     LS_CORRUPT,
@@ -49,11 +49,13 @@ cdef class SegmentVerifier:
         No offsets are missing: a gap is damage.
     offset_index, time_index : bytes
         What the index files hold, less the zeros of preallocation; empty for none.
+    limit_bytes : int
+        Of the file, only so much is looked at.
 
     Attributes
     ----------
     size_bytes : int
-        Of the file, when it was opened; batches appended later are not looked at.
+        Of the file, when it was opened, or the limit; batches appended later are not looked at.
 
     Raises
     ------
@@ -68,7 +70,7 @@ cdef class SegmentVerifier:
     cdef bytes time_index
 
     def __init__(self, str path, int64_t base_offset, int64_t end_offset_max, *, bint contiguous=False,
-                 bytes offset_index=b"", bytes time_index=b""):
+                 bytes offset_index=b"", bytes time_index=b"", int64_t limit_bytes=INT64_MAX):
         cdef ls_segment_options options
         cdef ls_file *file = NULL
         cdef ls_segment *segment = NULL
@@ -95,6 +97,7 @@ cdef class SegmentVerifier:
                 ls_file_close(file)
         if status != LS_OK:
             raise_fault(&fault, path)
+        self.size_bytes = min(self.size_bytes, limit_bytes)
         self.segment = segment
         self.path = path
         self.offset_index = offset_index

@@ -120,6 +120,8 @@ _COMMANDS = {
     "repair": ("logstore.cli.repair", "Make damaged partitions writable again; say what is lost."),
     "index": ("logstore.cli.index", "Derive index files again."),
     "erase": ("logstore.cli.erase", "Erase every record of one key, and prove it."),
+    "backup": ("logstore.cli.backup", "Copy topics while programs go on; only what is new."),
+    "restore": ("logstore.cli.restore", "Build a directory from a backup, every byte verified."),
     "segment": ("logstore.cli.segment", "List, dump and verify segment files."),
     "demo": ("logstore.cli.demo", "Play an order service with groups of readers, and check the outcome."),
 }

@@ -6,13 +6,12 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 from crash_states import segment_paths, stored_batches
+from crashing_calls import CrashError, crash_before
 
 from logstore.errors import CorruptDataError, UnsupportedFormatError
 from logstore.storage import repair as repair_module
@@ -349,40 +348,8 @@ def test_indexes_come_back_as_they_were(directory: Path) -> None:
 # ---- cut short ------------------------------------------------------------------------------------------
 
 
-class CrashError(BaseException):
-    """The process is gone."""
-
-
-@pytest.fixture
-def crash_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Ends the process, as it were, before the n-th call that changes something on disk."""
-    calls = {"left": -1}
-
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **settings: Any) -> Any:
-            if function is os.open and not arguments[1] & (os.O_WRONLY | os.O_RDWR):
-                return function(*arguments, **settings)
-            calls["left"] -= 1
-            if calls["left"] == -1:
-                raise CrashError
-            if calls["left"] < -1 and calls["left"] > -10**6:
-                raise CrashError  # nothing happens after it is gone
-            return function(*arguments, **settings)
-
-        return call
-
-    def plan(number: int) -> None:
-        calls["left"] = number
-
-    calls["left"] = 10**9
-    for name in ("open", "replace", "unlink", "link", "mkdir", "pwrite", "fsync", "ftruncate", "rename"):
-        monkeypatch.setattr(os, name, counted(getattr(os, name)))
-    yield plan
-    calls["left"] = 10**9
-
-
 @pytest.mark.parametrize("by_open", [False, True])
-def test_a_crash_at_every_file_operation(by_open: bool, directory: Path, tmp_path: Path, crash_at: Any) -> None:
+def test_a_crash_at_every_file_operation(by_open: bool, directory: Path, tmp_path: Path) -> None:
     first, second, third = segment_paths(directory)[:3]
     contents = first.read_bytes(), second.read_bytes()
     first.write_bytes(contents[1])
@@ -395,13 +362,12 @@ def test_a_crash_at_every_file_operation(by_open: bool, directory: Path, tmp_pat
         copy = tmp_path / str(number) / "t-0"
         shutil.copytree(directory, copy)
         plan = plan_repair(str(copy))
-        crash_at(number)
         try:
-            carry_out(plan, index_interval_bytes=100)
-            crash_at(10**9)
+            with crash_before(number):
+                carry_out(plan, index_interval_bytes=100)
             break
         except CrashError:
-            crash_at(10**9)
+            pass
         has_begun = (copy / "logstore.repair").exists()
         if not has_begun and not verify_partition(str(copy)).is_sound:
             assert verify_partition(str(copy)).damages, "nothing has changed yet"
@@ -418,7 +384,7 @@ def test_a_crash_at_every_file_operation(by_open: bool, directory: Path, tmp_pat
     assert number > 30
 
 
-def test_a_crash_while_the_repair_is_finished(directory: Path, tmp_path: Path, crash_at: Any) -> None:
+def test_a_crash_while_the_repair_is_finished(directory: Path, tmp_path: Path) -> None:
     path = segment_paths(directory)[1]
     lost = offsets(path, 1)
     flip(path, stored_batches(path)[1].position + 75)
@@ -437,18 +403,15 @@ def test_a_crash_while_the_repair_is_finished(directory: Path, tmp_path: Path, c
     while True:
         copy = tmp_path / str(number) / "t-0"
         shutil.copytree(begun, copy)
-        crash_at(number)
         try:
-            finish_repair(str(copy))
-            crash_at(10**9)
+            with crash_before(number):
+                finish_repair(str(copy))
             break
         except CrashError:
-            crash_at(10**9)
+            pass
         for _ in range(2):  # and once more in between
-            crash_at(number % 5)
-            with contextlib.suppress(CrashError):
+            with contextlib.suppress(CrashError), crash_before(number % 5):
                 finish_repair(str(copy))
-            crash_at(10**9)
         finish_repair(str(copy))
         check_repaired(copy, lost, readable)
         shutil.rmtree(copy)
