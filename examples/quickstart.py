@@ -28,7 +28,7 @@ SHOWN = 5  # records printed of each replay
 
 def store(broker: logstore.Broker, name: str, rows: list[Row]) -> None:
     """Append the rows to a new topic, and say how fast; all or nothing."""
-    topic = broker.create_topic(name, partitions=3, retention=-1)  # keep them: 2013 is long ago
+    topic = broker.create_topic(name, partitions=3)
     started = perf_counter()
     try:
         with progress_bar(f"write {name}", len(rows)) as show:

@@ -155,7 +155,8 @@ SETTINGS: dict[str, Setting] = dict(
         _setting("min.cleanable.dirty.ratio", 0.5, _ratio, "share of uncompacted bytes that starts compaction"),
         _setting("min.compaction.lag.ms", 0, _number(ms_from, 0, INT64_MAX), "earliest compaction of a record"),
         _setting("retention.bytes", -1, _number(bytes_from, -1, INT64_MAX), "size kept per partition; -1 for all"),
-        _setting("retention.ms", 604_800_000, _number(ms_from, -1, INT64_MAX), "time records are kept; -1 for ever"),
+        # Kafka's default is 7 days. Here nothing is deleted that nobody has asked to delete.
+        _setting("retention.ms", -1, _number(ms_from, -1, INT64_MAX), "time records are kept; -1 for ever"),
         _setting("segment.bytes", 1_073_741_824, _number(bytes_from, 1024, INT32_MAX), "size of a segment"),
         _setting("segment.index.bytes", 10_485_760, _number(bytes_from, 24, INT32_MAX), "largest index of a segment"),
         _setting("segment.jitter.ms", 0, _number(ms_from, 0, INT64_MAX), "random spread of rolls by time"),

@@ -19,7 +19,9 @@ def logs(run):
         days = broker.create_topic("days", segment_bytes="2KiB", retention="30d")
         for day in range(5):
             days.append_many([bytes(100)] * 18, timestamps=[NOW_MS - (5 - day) * DAY_MS] * 18)
-        broker.create_topic("young", segment_bytes="2KiB").append_many([bytes(1000)] * 10)
+        broker.create_topic("young", segment_bytes="2KiB", retention="7d").append_many([bytes(1000)] * 10)
+        for name in ("orders", "plain"):
+            broker.alter_topic(name, retention="7d")
     return run
 
 

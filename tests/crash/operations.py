@@ -374,7 +374,8 @@ def fail(operation: str, calls: str, action: int, folder: Path) -> None:
         if broker is not None and outcome["phase"] == "operation" and "t" in broker:
             log = broker.topic("t").partition(0)
             is_whole = len(records_of(log)) == log.log_end_offset - log.log_start_offset
-            outcome["readable"] = is_whole or operation in ("compact", "erase", "recover_swap")  # whose gaps the ledger judges
+            # What leaves gaps is judged by the ledger.
+            outcome["readable"] = is_whole or operation in ("compact", "erase", "recover_swap")
             outcome["writable"] = log.is_writable
             try:
                 book.append(log, "k" if log.config.is_compacted else "w")

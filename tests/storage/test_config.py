@@ -9,9 +9,9 @@ from logstore.quantities import bytes_from, format_bytes, format_ms, ms_from
 from logstore.storage.config import SETTINGS, TopicConfig
 
 
-def test_defaults_are_kafkas_but_for_flush_ms():
+def test_defaults_are_kafkas_but_for_flush_ms_and_retention_ms():
     config = TopicConfig()
-    assert config["retention.ms"] == 7 * 86_400_000
+    assert config["retention.ms"] == -1, "nothing is deleted that nobody has asked to delete"
     assert config["segment.bytes"] == 1 << 30
     assert config["max.message.bytes"] == (1 << 20) + 12
     assert config["index.interval.bytes"] == 4096
