@@ -16,6 +16,8 @@ ls_status ls_compactor_create(const ls_compaction_rules *rules, ls_key_offset_ma
     compactor->rules = *rules;
     compactor->map = map;
     compactor->mapped_end_offset = rules->first_dirty_offset;
+    compactor->superseded_end_offset = rules->first_dirty_offset;
+    compactor->marks_superseded = true;
     *out = compactor;
     return LS_OK;
 }
@@ -23,6 +25,7 @@ ls_status ls_compactor_create(const ls_compaction_rules *rules, ls_key_offset_ma
 void ls_compactor_free(ls_compactor *compactor) {
     if (compactor == NULL) return;
     ls_transaction_walk_free(&compactor->walk);
+    free(compactor->superseded);
     free(compactor->kept);
     free(compactor->output.bytes);
     free(compactor->pending.bytes);
@@ -64,6 +67,10 @@ const uint8_t *ls_compactor_output(const ls_compactor *compactor, size_t *size) 
     return compactor->output.bytes;
 }
 
+size_t ls_compactor_memory_bytes(const ls_compactor *compactor) {
+    return compactor->superseded_words * sizeof *compactor->superseded;
+}
+
 void ls_compactor_clear_output(ls_compactor *compactor) { compactor->output.size = 0; }
 
 const ls_aborted_transaction *ls_compactor_aborted(const ls_compactor *compactor, size_t *count) {
@@ -75,14 +82,14 @@ void ls_compactor_clear_aborted(ls_compactor *compactor) { compactor->aborted_co
 
 /* ---- both passes ----------------------------------------------------------------------------- */
 
-/* The next whole batch, valid in itself and where it stands. LS_END: less than a batch is left, of which *wanted bytes
+/* The next whole batch, its structure checked, and where it stands. LS_END: less than a batch is left, of which *wanted bytes
  * are needed. */
 static ls_status next_batch(ls_compactor *compactor, const uint8_t *at, const uint8_t *end, int64_t position,
                             size_t *wanted, ls_fault *fault) {
     ls_batch_header *header = &compactor->header;
     ls_fault torn;
     *wanted = 0;
-    ls_status status = ls_batch_validate(at, end, position, header, &torn);
+    ls_status status = ls_batch_header_read(at, end, position, header, &torn);
     if (status == LS_END) return LS_END;
     if (status == LS_TORN) {
         /* Its header says how much it is; before that, a header is what is needed. */
@@ -104,6 +111,12 @@ static ls_status next_batch(ls_compactor *compactor, const uint8_t *at, const ui
     compactor->position = position;
     compactor->is_gone = true;
     return LS_OK;
+}
+
+/* Of the batch at hand, everything that next_batch has not checked. */
+static ls_status validate(const ls_compactor *compactor, const uint8_t *at, ls_fault *fault) {
+    ls_batch_header ignored;
+    return ls_batch_validate(at, at + ls_batch_size_bytes(&compactor->header), compactor->position, &ignored, fault);
 }
 
 static void batch_is_done(ls_compactor *compactor) {
@@ -170,6 +183,7 @@ ls_status ls_compaction_map(ls_compactor *compactor, const uint8_t *at, const ui
             *step = LS_COMPACTION_MORE;
             return LS_OK;
         }
+        if (status == LS_OK) status = validate(compactor, at, fault);
         if (status != LS_OK) return status;
         if (needs_history(compactor)) {
             *step = LS_COMPACTION_HISTORY;
@@ -430,6 +444,22 @@ static ls_status rewrite_batch(ls_compactor *compactor, const uint8_t *batch, bo
                            &step, fault);
 }
 
+/* Whether no record of a batch stays, and it takes neither its records nor its producer to say so. The first pass has
+ * validated it. */
+static bool goes_unseen(const ls_compactor *compactor) {
+    const ls_batch_header *header = &compactor->header;
+    return header->producer_id < 0 && !is_control(header) && compactor->rules.erased_key == NULL &&
+           ls_batch_last_offset(header) < compactor->mapped_end_offset &&
+           ls_batch_last_offset(header) + 1 != compactor->rules.first_uncleanable_offset &&
+           ls_compaction_is_superseded(compactor, header);
+}
+
+static void drop_unseen(ls_compactor *compactor) {
+    compactor->counts.records_read += compactor->header.records_count;
+    compactor->counts.records_superseded += compactor->header.records_count;
+    batch_is_done(compactor);
+}
+
 ls_status ls_compaction_rewrite(ls_compactor *compactor, const uint8_t *at, const uint8_t *end, int64_t position,
                                 ls_compaction_step *step, size_t *consumed, size_t *wanted, ls_fault *fault) {
     const uint8_t *start = at;
@@ -445,6 +475,12 @@ ls_status ls_compaction_rewrite(ls_compactor *compactor, const uint8_t *at, cons
             *step = LS_COMPACTION_MORE;
             return LS_OK;
         }
+        if (status == LS_OK && goes_unseen(compactor)) {
+            drop_unseen(compactor);
+            at += ls_batch_size_bytes(&compactor->header);
+            continue;
+        }
+        if (status == LS_OK) status = validate(compactor, at, fault);
         if (status != LS_OK) return status;
         if (needs_history(compactor)) {
             *step = LS_COMPACTION_HISTORY;

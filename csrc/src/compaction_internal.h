@@ -31,6 +31,10 @@ struct ls_compactor {
     ls_transaction_walk walk;
     ls_compaction_counts counts;
     int64_t mapped_end_offset;
+    uint64_t *superseded; /* a bit for each offset from first_dirty_offset on: a later record has the key */
+    size_t superseded_words;
+    bool marks_superseded; /* until it would take too much memory */
+    int64_t superseded_end_offset; /* records from there on are looked up in the map */
     int64_t next_offset; /* smallest base offset the next batch may have */
     int64_t end_offset;  /* of the segment */
     ls_batch_header header; /* of the batch at hand, or whose payload is awaited; the last one read */
@@ -52,6 +56,9 @@ struct ls_compactor {
  * in; compactor->mapped_end_offset is its offset. */
 ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_header *header, const uint8_t *payload,
                                     const uint8_t *payload_end, bool *is_full, ls_fault *fault);
+
+/* Whether the first pass has found later records for all of a batch's. */
+bool ls_compaction_is_superseded(const ls_compactor *compactor, const ls_batch_header *header);
 
 /* Judges a data batch's records: compactor->kept becomes those that stay. *has_tombstone: one of them is null. */
 ls_status ls_compaction_judge_records(ls_compactor *compactor, const ls_batch_header *header,

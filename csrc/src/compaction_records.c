@@ -1,15 +1,18 @@
 #include <stdlib.h>
 
 #include "compaction_internal.h"
+#include "key_offset_map_internal.h"
 #include "logstore/varint.h"
 #include "record_parse.h"
 
 enum {
     /* Records whose slots in the map are fetched at the same time. */
-    WINDOW_RECORDS = 32,
+    WINDOW_RECORDS = 64,
     /* In front of a record's tail: length, attributes, timestamp delta. */
     HEAD_BYTES_MAX = LS_VARINT32_BYTES_MAX + 1 + LS_VARINT64_BYTES_MAX,
     KEPT_CAPACITY_MIN = 256,
+    SUPERSEDED_WORDS_MIN = 128,
+    SUPERSEDED_WORDS_MAX = 1 << 22, /* 32 MiB, for 268 million offsets */
     BUFFER_BYTES_MIN = 4096
 };
 
@@ -102,12 +105,58 @@ typedef struct map_window {
     int count;
 } map_window;
 
+/* A bit for each offset up to this one, as far as the limit goes: what does not fit is looked up again. */
+static LS_NOINLINE void cover_offset(ls_compactor *compactor, int64_t offset) {
+    uint64_t bits = (uint64_t)offset - (uint64_t)compactor->rules.first_dirty_offset + 1;
+    size_t words = compactor->superseded_words == 0 ? SUPERSEDED_WORDS_MIN : compactor->superseded_words * 2;
+    while (words < SUPERSEDED_WORDS_MAX && words * 64 < bits) words *= 2;
+    if (words > SUPERSEDED_WORDS_MAX || words * 64 < bits || !compactor->marks_superseded) {
+        compactor->marks_superseded = false; /* the records behind the end are looked up */
+        return;
+    }
+    uint64_t *grown = realloc(compactor->superseded, words * sizeof *grown);
+    if (grown == NULL) {
+        compactor->marks_superseded = false;
+        return;
+    }
+    memset(grown + compactor->superseded_words, 0, (words - compactor->superseded_words) * sizeof *grown);
+    compactor->superseded = grown;
+    compactor->superseded_words = words;
+    compactor->superseded_end_offset = ls_add_wrapping(compactor->rules.first_dirty_offset, (int64_t)(words * 64));
+}
+
+static LS_ALWAYS_INLINE bool is_marked(const ls_compactor *compactor, int64_t offset) {
+    uint64_t bit = (uint64_t)offset - (uint64_t)compactor->rules.first_dirty_offset;
+    return (compactor->superseded[bit / 64] >> (bit % 64) & 1u) != 0;
+}
+
+bool ls_compaction_is_superseded(const ls_compactor *compactor, const ls_batch_header *header) {
+    int64_t last_offset = ls_batch_last_offset(header);
+    if (header->base_offset < compactor->rules.first_dirty_offset ||
+        last_offset >= compactor->superseded_end_offset ||
+        header->records_count != (int64_t)header->last_offset_delta + 1) {
+        return false;
+    }
+    for (int64_t offset = header->base_offset; offset <= last_offset; offset++) {
+        if (!is_marked(compactor, offset)) return false;
+    }
+    return true;
+}
+
 /* False: full, at compactor->mapped_end_offset. */
 static bool put_window(ls_compactor *compactor, map_window *window) {
     for (int i = 0; i < window->count; i++) {
-        if (LS_UNLIKELY(!ls_key_offset_map_put(compactor->map, window->hashes[i], window->offsets[i]))) {
-            compactor->mapped_end_offset = window->offsets[i];
+        int64_t offset = window->offsets[i];
+        int64_t previous;
+        if (LS_UNLIKELY(!ls_key_map_put(compactor->map, window->hashes[i], offset, &previous))) {
+            compactor->mapped_end_offset = offset;
             return false;
+        }
+        if (LS_UNLIKELY(offset >= compactor->superseded_end_offset) && compactor->marks_superseded)
+            cover_offset(compactor, offset);
+        if (previous >= 0 && previous < compactor->superseded_end_offset) {
+            uint64_t bit = (uint64_t)previous - (uint64_t)compactor->rules.first_dirty_offset;
+            compactor->superseded[bit / 64] |= UINT64_C(1) << (bit % 64);
         }
         compactor->counts.keys_mapped++;
     }
@@ -134,8 +183,8 @@ ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_head
             offset >= compactor->rules.first_uncleanable_offset) {
             continue;
         }
-        ls_key_hash hash = ls_key_offset_map_hash(compactor->map, parts.key, (size_t)parts.key_bytes);
-        ls_key_offset_map_prefetch(compactor->map, hash);
+        ls_key_hash hash = ls_key_map_hash(compactor->map, parts.key, (size_t)parts.key_bytes);
+        ls_key_map_prefetch(compactor->map, hash);
         window.hashes[window.count] = hash;
         window.offsets[window.count] = offset;
         if (++window.count == WINDOW_RECORDS && !put_window(compactor, &window)) {
@@ -194,7 +243,8 @@ typedef struct judged_record {
     const uint8_t *next;
     int64_t offset;
     int64_t timestamp;
-    bool asks_map; /* else it stays */
+    bool is_covered; /* else it stays */
+    bool asks_map;   /* else no later one has its key */
     bool is_null;
 } judged_record;
 
@@ -202,15 +252,13 @@ static void judge_window(ls_compactor *compactor, const judged_record *window, i
                          bool *has_tombstone) {
     for (int i = 0; i < count; i++) {
         const judged_record *record = &window[i];
-        if (record->asks_map) {
-            if (record->offset < ls_key_offset_map_get(compactor->map, record->hash)) {
-                compactor->counts.records_superseded++;
-                continue;
-            }
-            if (record->is_null && drops_tombstones) {
-                compactor->counts.tombstones_expired++;
-                continue;
-            }
+        if (record->asks_map && record->offset < ls_key_map_get(compactor->map, record->hash)) {
+            compactor->counts.records_superseded++;
+            continue;
+        }
+        if (record->is_covered && record->is_null && drops_tombstones) {
+            compactor->counts.tombstones_expired++;
+            continue;
         }
         *has_tombstone |= record->is_null;
         keep(compactor, record->start, record->next, record->timestamp);
@@ -259,6 +307,12 @@ ls_status ls_compaction_judge_records(ls_compactor *compactor, const ls_batch_he
         if (status != LS_OK) return status;
         int64_t offset = header->base_offset + parts.offset_delta;
         bool is_covered = offset < compactor->mapped_end_offset;
+        bool is_known = is_covered && offset >= compactor->rules.first_dirty_offset &&
+                        offset < compactor->superseded_end_offset;
+        if (is_known && is_marked(compactor, offset)) {
+            compactor->counts.records_superseded++;
+            continue;
+        }
         if (is_covered && parts.key_bytes < 0) {
             compactor->counts.records_without_key++;
             continue;
@@ -269,10 +323,11 @@ ls_status ls_compaction_judge_records(ls_compactor *compactor, const ls_batch_he
         record->offset = offset;
         record->timestamp = timestamp_of(header, &parts);
         record->is_null = parts.value_bytes < 0;
-        record->asks_map = is_covered;
-        if (is_covered) {
-            record->hash = ls_key_offset_map_hash(compactor->map, parts.key, (size_t)parts.key_bytes);
-            ls_key_offset_map_prefetch(compactor->map, record->hash);
+        record->is_covered = is_covered;
+        record->asks_map = is_covered && !is_known;
+        if (record->asks_map) {
+            record->hash = ls_key_map_hash(compactor->map, parts.key, (size_t)parts.key_bytes);
+            ls_key_map_prefetch(compactor->map, record->hash);
         }
         if (count == WINDOW_RECORDS) {
             judge_window(compactor, window, count, drops_tombstones, has_tombstone);

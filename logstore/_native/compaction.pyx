@@ -42,6 +42,7 @@ from logstore._native.core cimport (
     ls_compactor_keep_last,
     ls_compactor_map_ended,
     ls_compactor_mapped_end_offset,
+    ls_compactor_memory_bytes,
     ls_compactor_output,
     ls_compactor_pending,
     ls_compactor_set_history,
@@ -54,13 +55,12 @@ from logstore._native.core cimport (
     ls_file_read,
     ls_key_hash,
     ls_key_offset_map,
-    ls_key_offset_map_capacity,
-    ls_key_offset_map_clear,
     ls_key_offset_map_count,
     ls_key_offset_map_create,
     ls_key_offset_map_free,
     ls_key_offset_map_get,
     ls_key_offset_map_hash,
+    ls_key_offset_map_memory_bytes,
     ls_key_offset_map_put,
     ls_segment_append_batches,
     ls_status,
@@ -82,12 +82,12 @@ cdef size_t CHUNK_BYTES = 1 << 20
 
 @cython.final
 cdef class KeyOffsetMap:
-    """The last offset of each key, by a keyed 128-bit hash, in memory that never grows. One thread at a time.
+    """The last offset of each key, by a keyed 128-bit hash. One thread at a time.
 
     Parameters
     ----------
     memory_bytes : int
-        24 bytes a slot, three slots in four used.
+        What it may grow to: 32 to 39 bytes a key.
     secret : bytes, optional
         16 bytes that nobody can guess; drawn at random if not given.
     """
@@ -111,12 +111,9 @@ cdef class KeyOffsetMap:
         return ls_key_offset_map_count(self.map)
 
     @property
-    def capacity(self):
-        """How many keys there is room for."""
-        return ls_key_offset_map_capacity(self.map)
-
-    def clear(self):
-        ls_key_offset_map_clear(self.map)
+    def memory_bytes(self):
+        """Allocated for the keys so far."""
+        return ls_key_offset_map_memory_bytes(self.map)
 
     def hash(self, bytes key not None):
         """The 16 bytes of a key's hash."""
@@ -126,8 +123,9 @@ cdef class KeyOffsetMap:
 
     def put(self, bytes key not None, int64_t offset):
         """False: the key is new, and there is no room."""
+        cdef int64_t previous
         return bool(ls_key_offset_map_put(self.map, ls_key_offset_map_hash(
-            self.map, <const uint8_t *>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)), offset))
+            self.map, <const uint8_t *>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)), offset, &previous))
 
     def get(self, bytes key not None):
         """-1 for a key that was not put."""
@@ -341,6 +339,11 @@ cdef class Compactor:
         """What happened so far, as a dict."""
         cdef ls_compaction_counts counts = ls_compactor_counts(self.compactor)[0]
         return dict(counts)
+
+    @property
+    def memory_bytes(self):
+        """Besides the map's, what grows with the log."""
+        return ls_compactor_memory_bytes(self.compactor)
 
     @property
     def mapped_end_offset(self):

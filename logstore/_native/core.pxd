@@ -346,14 +346,13 @@ cdef extern from "logstore/key_offset_map.h" nogil:
     ctypedef struct ls_key_offset_map:
         pass
 
-    ls_status ls_key_offset_map_create(size_t memory_bytes, const uint8_t *secret, ls_key_offset_map **out,
+    ls_status ls_key_offset_map_create(size_t memory_bytes_max, const uint8_t *secret, ls_key_offset_map **out,
                                        ls_fault *fault)
     void ls_key_offset_map_free(ls_key_offset_map *map)
-    void ls_key_offset_map_clear(ls_key_offset_map *map)
     size_t ls_key_offset_map_count(const ls_key_offset_map *map)
-    size_t ls_key_offset_map_capacity(const ls_key_offset_map *map)
+    size_t ls_key_offset_map_memory_bytes(const ls_key_offset_map *map)
     ls_key_hash ls_key_offset_map_hash(const ls_key_offset_map *map, const uint8_t *key, size_t key_bytes)
-    bint ls_key_offset_map_put(ls_key_offset_map *map, ls_key_hash hash, int64_t offset)
+    bint ls_key_offset_map_put(ls_key_offset_map *map, ls_key_hash hash, int64_t offset, int64_t *previous)
     int64_t ls_key_offset_map_get(const ls_key_offset_map *map, ls_key_hash hash)
 
 
@@ -435,6 +434,7 @@ cdef extern from "logstore/compaction.h" nogil:
     const uint8_t *ls_compactor_output(const ls_compactor *compactor, size_t *size)
     void ls_compactor_clear_output(ls_compactor *compactor)
     const ls_aborted_transaction *ls_compactor_aborted(const ls_compactor *compactor, size_t *count)
+    size_t ls_compactor_memory_bytes(const ls_compactor *compactor)
     void ls_compactor_clear_aborted(ls_compactor *compactor)
 
 

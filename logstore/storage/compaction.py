@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["CompactionProgress", "CompactionReport", "compact", "gather_facts"]
 
 MEMORY_BYTES = 128 << 20
-SLOT_BYTES, SLOTS_PER_KEY = 24, 4 / 3
 HEADER_BYTES = 61
 REPORTED_COUNTS = (
     "records_read", "records_kept", "records_superseded", "records_without_key", "records_aborted", "tombstones_expired",
@@ -80,7 +79,7 @@ class CompactionReport(NamedTuple):
     keys_count : int
         Most keys that were in memory at a time.
     memory_bytes : int
-        Of the map that held them.
+        What held them then: 32 to 39 bytes each, and a bit for each offset.
     records_read, records_kept, records_superseded, records_without_key, records_aborted, tombstones_expired : int
         Of data batches; read is the sum of the others.
     markers_dropped, batches_emptied : int
@@ -232,7 +231,7 @@ class _Compaction:
         started = time.monotonic()
         # What is not on disk can't be rewritten. The rest of the facts is as of then.
         log.flush_until(log.segments[-1].base_offset)
-        before = log.segments
+        segments_before = len(log.segments)
         bytes_before = log.size_bytes
         plan = compaction_plan(gather_facts(log), log.config, self.now_ms)
         first_dirty, end = plan.first_dirty_offset, plan.first_uncleanable_offset
@@ -256,7 +255,7 @@ class _Compaction:
             finally:
                 remove_unfinished(log.path)
         return CompactionReport(
-            outcome, plan, first_dirty, rounds=self.round, segments_before=len(before), segments_after=len(log.segments),
+            outcome, plan, first_dirty, rounds=self.round, segments_before=segments_before, segments_after=len(log.segments),
             bytes_before=bytes_before, bytes_after=log.size_bytes, bytes_read=self.read_bytes,
             bytes_written=self.written_bytes, keys_count=self.keys_count, memory_bytes=self.map_bytes,
             duration_s=time.monotonic() - started,
@@ -274,7 +273,7 @@ class _Compaction:
                 for segment, following in zip(self.log.segments, self.log.segments[1:], strict=False)
                 if segment.base_offset < end
             ]
-            offset_map = self._map_for(end - first_dirty)
+            offset_map = KeyOffsetMap(self.memory_bytes)
             compactor = Compactor(
                 offset_map, first_dirty_offset=first_dirty, first_uncleanable_offset=end, now_ms=self.now_ms,
                 delete_retention_ms=self.log.config["delete.retention.ms"], history=lambda: self._transaction_history(end),
@@ -291,7 +290,9 @@ class _Compaction:
             mapped_end = compactor.mapped_end_offset
             if mapped_end <= first_dirty:
                 raise InvalidRequestError(f"memory_bytes={self.memory_bytes} does not hold the keys of one batch; raise it")
-            self.keys_count = max(self.keys_count, len(offset_map))
+            if len(offset_map) >= self.keys_count:
+                self.keys_count = len(offset_map)
+                self.map_bytes = offset_map.memory_bytes + compactor.memory_bytes
             compactor.start_rewriting()
             for group in self._groups([source for source in sources if source[0].base_offset < mapped_end]):
                 self._rewrite(compactor, group)
@@ -302,12 +303,6 @@ class _Compaction:
                 raise SegmentsChangedError from None
             raise
         return mapped_end
-
-    def _map_for(self, offsets_count: int) -> KeyOffsetMap:
-        """Room for every key there may be, as far as the memory goes."""
-        needed = int(offsets_count * SLOT_BYTES * SLOTS_PER_KEY) + 4 * SLOT_BYTES
-        self.map_bytes = min(self.memory_bytes, needed)
-        return KeyOffsetMap(self.map_bytes)
 
     def _transaction_history(self, end_offset: int) -> TransactionHistory:
         """Read once, when the first producer's batch asks for it: up to the end, since that is where fates are decided."""

@@ -175,7 +175,8 @@ def swap_segments(log: Log, replacement: Replacement) -> bool:
             digests = map(digest_of, replacement.outputs)
             log._digests.record([digest for digest in digests if digest is not None])
         _let_go_of_descriptors(log, replacement)
-    _unlink(deleted)
+    # On the thread that deletes: freeing large files takes a while.
+    log._deleted_files.add(deleted, 0)
     return True
 
 

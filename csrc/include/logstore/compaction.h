@@ -104,6 +104,9 @@ ls_status ls_compaction_rewrite_compressed(ls_compactor *compactor, const uint8_
 const uint8_t *ls_compactor_output(const ls_compactor *compactor, size_t *size);
 void ls_compactor_clear_output(ls_compactor *compactor);
 
+/* Memory besides the map's that grows with the log: a bit for each offset of the first pass, at most 32 MiB. */
+size_t ls_compactor_memory_bytes(const ls_compactor *compactor);
+
 /* Aborted transactions whose marker was passed while their data was seen, since the last clear: the entries of the new
  * segment's transaction index. */
 const ls_aborted_transaction *ls_compactor_aborted(const ls_compactor *compactor, size_t *count);
