@@ -16,6 +16,7 @@ from logstore.broker.housekeeping import Housekeeping
 from logstore.broker.metadata import TopicMetadata, find_topics, read_topics, write_topics
 from logstore.broker.offsets_topic import OFFSETS_TOPIC, internal_topic_config
 from logstore.broker.partition_service import PartitionService
+from logstore.broker.scrub import Scrub
 from logstore.broker.topic import Topic
 from logstore.errors import (
     ClosedError,
@@ -83,6 +84,12 @@ class Broker(PartitionService, GroupService):
         # What takes long has a thread of its own, so that no hand-over or flush waits for it.
         self._housekeeping_scheduler = FlushScheduler()
         self.housekeeping = Housekeeping(self, self._housekeeping_scheduler)
+        self.scrub = Scrub(
+            lambda: [log for topic in list(self._topics.values()) for log in topic.logs],
+            bytes_per_second=self.config["logstore.scrub.bytes.per.second"],
+            interval_ms=self.config["logstore.scrub.interval.ms"], scheduler=self._housekeeping_scheduler,
+            is_paused=lambda: self.housekeeping.report().state == "paused",
+        )
         self._clean = False
         self._written_by_kafka = False
         if read_only:
@@ -107,6 +114,8 @@ class Broker(PartitionService, GroupService):
         _open_brokers.add(self)
         if housekeeping:
             self.housekeeping.start()
+            if not read_only:
+                self.scrub.start(self.config["log.initial.task.delay.ms"])
 
     # ---- opening ------------------------------------------------------------------------------------
 
@@ -528,6 +537,7 @@ class Broker(PartitionService, GroupService):
         if self._follower is not None:
             self._follower.close()
         self.housekeeping.close()
+        self.scrub.close()
         if self._coordinator is not None:
             self._coordinator.close()
         with self._lock:
@@ -590,6 +600,7 @@ class Broker(PartitionService, GroupService):
         self._closed = True
         self._lock = threading.RLock()
         self.housekeeping.forked()
+        self.scrub.forked()
         self._housekeeping_scheduler.forget()
         if self._coordinator is not None:
             self._coordinator.forked()

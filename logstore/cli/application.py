@@ -122,6 +122,7 @@ _COMMANDS = {
     "erase": ("logstore.cli.erase", "Erase every record of one key, and prove it."),
     "backup": ("logstore.cli.backup", "Copy topics while programs go on; only what is new."),
     "restore": ("logstore.cli.restore", "Build a directory from a backup, every byte verified."),
+    "doctor": ("logstore.cli.doctor", "What about this machine and directory would bite, with advice."),
     "segment": ("logstore.cli.segment", "List, dump and verify segment files."),
     "demo": ("logstore.cli.demo", "Play an order service with groups of readers, and check the outcome."),
 }

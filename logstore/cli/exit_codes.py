@@ -40,7 +40,8 @@ INTERRUPTED = 130
 
 EXIT_CODES = {
     OK: "done; also when the reader of a pipe went away",
-    CHECK_FAILED: "`verify` found damage, `plan --check` something to do, `erase` a record that is left; or you answered no",
+    CHECK_FAILED: "`verify` found damage, `doctor` something to warn of, `plan --check` something to do, `erase` a record "
+    "that is left; or you answered no",
     USAGE: "wrong usage, an invalid setting, or input that is not what it should be",
     NOT_FOUND: "no such directory, topic, partition, offset or group",
     LOCKED: "another process has the directory open for writing",

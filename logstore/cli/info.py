@@ -11,9 +11,11 @@ from logstore.cli.invocation import Command, Invocation, pass_invocation, topic_
 from logstore.cli.output import Table, format_count, format_time, say, write_json
 from logstore.errors import CorruptDataError
 from logstore.quantities import format_bytes
+from logstore.storage.segment_digests import SegmentDigests
 
 if TYPE_CHECKING:
     import logstore
+    from logstore.storage.log import Log
 
 __all__ = ["command"]
 
@@ -83,6 +85,7 @@ def _facts(topic: logstore.Topic) -> list[dict[str, Any]]:
                 "first_timestamp": first,
                 "last_timestamp": last,
                 "durability": durability,
+                "verified_timestamp": _verified_ms(log),
                 "path": log.path,
             }
         )
@@ -92,7 +95,7 @@ def _facts(topic: logstore.Topic) -> list[dict[str, Any]]:
 def _show(partitions: list[dict[str, Any]]) -> None:
     table = Table(
         "topic", "partition>", "start offset>", "end offset>", "records>", "size>", "segments>", "first time",
-        "last time", "durability",
+        "last time", "durability", "verified",
     )  # fmt: skip
     for facts in partitions:
         table.add(
@@ -106,8 +109,16 @@ def _show(partitions: list[dict[str, Any]]) -> None:
             format_time(facts["first_timestamp"], "seconds"),
             format_time(facts["last_timestamp"], "seconds"),
             facts["durability"],
+            "never" if facts["verified_timestamp"] == 0 else format_time(facts["verified_timestamp"], "minutes"),
         )
     table.show()
+
+
+def _verified_ms(log: Log) -> int:
+    """Since when every sealed segment has been verified at least once; 0 where one never was, -1 for none."""
+    known = SegmentDigests(log.path).entries()
+    sealed = [known.get(segment.base_offset) for segment in log.segments[:-1]]
+    return min((0 if digest is None else digest.verified_ms for digest in sealed), default=-1)
 
 
 def _recovery(report: Any) -> str:

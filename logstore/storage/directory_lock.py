@@ -19,7 +19,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["DirectoryLock"]
+__all__ = ["DirectoryLock", "lock_owner"]
 
 
 class DirectoryLock:
@@ -83,6 +83,24 @@ class DirectoryLock:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = -1
+
+
+def lock_owner(directory: str) -> str | None:
+    """Who has a directory open for writing, as far as its lock tells; None for nobody. Changes nothing."""
+    if fcntl is None:
+        return None
+    path = os.path.join(directory, layout.LOCK_FILE)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _owner(path)
+    finally:
+        os.close(descriptor)
+    return None
 
 
 def _host() -> str:
