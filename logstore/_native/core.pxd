@@ -30,6 +30,19 @@ cdef extern from "logstore/status.h" nogil:
     const char *ls_status_name(ls_status status)
 
 
+cdef extern from "logstore/early_wake.h" nogil:
+    ctypedef struct ls_early_wake:
+        pass
+
+    void ls_early_wake_init(ls_early_wake *wake)
+    void ls_early_wake_prepare(ls_early_wake *wake)
+    bint ls_early_wake_announce(ls_early_wake *wake)
+    bint ls_early_wake_publish(ls_early_wake *wake)
+    bint ls_early_wake_await(ls_early_wake *wake, int64_t limit_ns)
+    void ls_early_wake_until_cleared(ls_early_wake *wake, int64_t limit_ns)
+    void ls_early_wake_clear(ls_early_wake *wake)
+
+
 cdef extern from "logstore/bytes.h" nogil:
     void ls_store_i64(uint8_t *at, int64_t value)
     void ls_store_i32(uint8_t *at, int32_t value)

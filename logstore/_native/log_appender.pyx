@@ -43,7 +43,7 @@ from logstore._native.core cimport (
     ls_status,
 )
 from logstore._native.faults cimport raise_fault
-from logstore._native.log_state cimport LogState
+from logstore._native.log_state cimport TAIL_BYTES_MAX, LogState
 from logstore._native.producer_batches cimport marker_of
 from logstore._native.record_batch cimport RecordBatch, compressed_batch
 from logstore._native.segment cimport Segment
@@ -416,6 +416,8 @@ cdef class LogAppender(LogState):
                 self.check_writable()
             if expected_offset >= 0:
                 self.check_expected(expected_offset)
+            if self.waiters and level != LEVEL_BUFFERED:
+                self.announce_to_waiters()  # as early as that: encoding takes its time, too, where nothing is in the cache
             if self.builder.records_count and self.builder.size_bytes + ls_record_size_bytes_max(
                 key.size_bytes, value.size_bytes, headers.items if headers is not None else NULL,
                 headers.count if headers is not None else 0
@@ -614,16 +616,18 @@ cdef class LogAppender(LogState):
         cdef const ls_batch_header *header = <const ls_batch_header *>opaque
         cdef ls_fault fault
         cdef ls_status status
+        cdef bint awaited
         if self.marked_clean:
             self._writing_begins()
             self.marked_clean = False
         if ls_segment_should_roll(self.active.segment, &self.roll_policy, batch_bytes, header.max_timestamp,
                                   ls_batch_last_offset(header), self.last_now_ms):
             self._roll(header.base_offset)
+        awaited = self.waiters and batch_bytes <= TAIL_BYTES_MAX and self.announce_to_waiters()
         with nogil:
             status = ls_segment_append(self.active.segment, <const uint8_t *>batch, batch_bytes, header, &fault)
         if status == LS_OK:
-            if self.waiters:
+            if awaited:
                 self.keep_tail(self.active, ls_segment_size_bytes(self.active.segment) - batch_bytes, batch, batch_bytes)
             return 0
         if status == LS_FULL:

@@ -3,6 +3,10 @@
 from libc.stdint cimport int64_t
 from logstore._native.record_batch cimport Chunk
 
+# Beyond this, reading a batch back costs little more than copying it, and writing it takes longer than waking up.
+cdef enum:
+    TAIL_BYTES_MAX = 16 * 1024
+
 
 # The batch a writer has written last, while somebody waits for it: saves them reading it back.
 cdef class LogTail:
@@ -35,4 +39,5 @@ cdef class LogState:
     cdef int64_t stable_end(self) noexcept
     cdef int check_readable(self) except -1
     cdef int notify_waiters(self) except -1
+    cdef bint announce_to_waiters(self)
     cdef int keep_tail(self, object segment, int64_t position, const void *batch, size_t batch_bytes) except -1

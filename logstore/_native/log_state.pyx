@@ -8,10 +8,6 @@ from logstore._native.wakeup cimport Waker
 from logstore.errors import ClosedError
 
 
-# Beyond this, reading it back costs little more than copying it.
-cdef size_t TAIL_BYTES_MAX = 16 * 1024
-
-
 cdef class LogTail:
     pass
 
@@ -62,12 +58,19 @@ cdef class LogState:
                 waiter.notify()
         return 0
 
+    cdef bint announce_to_waiters(self):
+        """Before a write that is going to be notified of; returns whether anybody waits for it. One thread that looks out
+        for it is enough: more would want the CPU that is to do the write."""
+        cdef tuple waiters = self.waiters
+        for waiter in waiters:
+            if not isinstance(waiter, Waker) or (<Waker>waiter).announce():
+                return True
+        return False
+
     cdef int keep_tail(self, object segment, int64_t position, const void *batch, size_t batch_bytes) except -1:
         """For the writer, before it publishes the end of a batch that somebody waits for."""
         cdef LogTail tail
         self.tail = None
-        if batch_bytes > TAIL_BYTES_MAX:
-            return 0
         try:
             tail = LogTail.__new__(LogTail)
             tail.chunk = Chunk.create(batch_bytes)

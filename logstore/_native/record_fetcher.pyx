@@ -65,6 +65,9 @@ cdef class PartitionReader(Waker):
             self.wakeup.signal()
         return 0
 
+    cdef bint announce(self):
+        return self.parked and self.wakeup.announce()
+
     cdef int enqueue(self) except -1:
         self.parked = False
         if not self.queued:

@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 class Waker:
     def notify(self) -> None: ...
+    def _announce(self) -> bool: ...
 
 class Wakeup(Waker):
     is_set: bool

@@ -1,11 +1,22 @@
 """Sleeping until something happens: a signal that is kept, never lost, and costs next to nothing to give twice."""
 
 from libc.math cimport INFINITY
+from libc.stdint cimport int64_t
 from cpython.pythread cimport (
     PyThread_acquire_lock,
     PyThread_allocate_lock,
     PyThread_free_lock,
     PyThread_type_lock,
+)
+
+from logstore._native.core cimport (
+    ls_early_wake_announce,
+    ls_early_wake_await,
+    ls_early_wake_clear,
+    ls_early_wake_init,
+    ls_early_wake_prepare,
+    ls_early_wake_publish,
+    ls_early_wake_until_cleared,
 )
 
 import time
@@ -25,6 +36,11 @@ cdef extern from "Python.h":
 # A month; what is longer sleeps again.
 cdef long long TIMEOUT_US_MAX = 30 * 86_400 * 1_000_000
 
+# How long a thread that was woken ahead of what it waits for looks out for it. Longer than a small write takes, cold.
+cdef int64_t LOOK_OUT_NS = 60_000
+# How long the one that notifies lets it have the GIL first.
+cdef int64_t YIELD_NS = 3_000
+
 
 cdef class Waker:
     """What `LogState.add_waiter` and its like take: `notify` may be called from any thread, at any time."""
@@ -32,16 +48,30 @@ cdef class Waker:
     cdef int signal(self) except -1:
         return 0
 
+    cdef bint announce(self):
+        return True
+
     def notify(self):
         """Tells of a change."""
         self.signal()
+
+    def _announce(self):
+        """What the writer of a log does before a write: tells that `notify` is likely to follow at once.
+
+        Returns
+        -------
+        bool
+            Whether anybody waits for it.
+        """
+        return self.announce()
 
 
 cdef class Wakeup(Waker):
     """Something to sleep on. One thread waits, or one event loop listens; any thread may call `notify`.
 
     A notification that comes before the wait is kept, so that none is lost between looking and waiting. Both sides
-    hold the GIL while they look at `is_set`, which is all the locking there is.
+    hold the GIL while they look at `is_set`, which is all the locking there is. What is announced wakes the sleeper early
+    and notifies of nothing: without a notification it sleeps again.
     """
 
     def __cinit__(self):
@@ -49,10 +79,11 @@ cdef class Wakeup(Waker):
         if self.lock == NULL:
             raise MemoryError("no lock to wait on")
         PyThread_acquire_lock(self.lock, 1)
+        ls_early_wake_init(&self.early)
 
     def __dealloc__(self):
         if self.lock != NULL:
-            if not self.is_set:
+            if not self.is_released:
                 PyThread_release_lock(self.lock)
             PyThread_free_lock(self.lock)
 
@@ -60,20 +91,45 @@ cdef class Wakeup(Waker):
         if self.is_set:
             return 0
         self.is_set = True
-        with nogil:
-            PyThread_release_lock(self.lock)
+        if not self.is_released:
+            self.is_released = True
+            with nogil:
+                PyThread_release_lock(self.lock)
+        elif ls_early_wake_publish(&self.early):
+            # It is awake and wants the GIL: if it had to ask for it, it would sleep once more.
+            with nogil:
+                ls_early_wake_until_cleared(&self.early, YIELD_NS)
         if self.listener is not None:
             self.listener()
         return 0
 
+    cdef bint announce(self):
+        if self.is_set:
+            return False
+        if self.is_asleep and not self.is_released and ls_early_wake_announce(&self.early):
+            self.is_released = True
+            PyThread_release_lock(self.lock)
+        return True
+
     cdef bint sleep(self, long long timeout_us) except -1:
-        """Sleeps until signalled; False after the timeout, or where a signal of the operating system came first."""
+        """Sleeps until signalled; False after the timeout, or where a signal of the operating system came first, or
+        where something was announced and did not come."""
         cdef PyLockStatus status
+        ls_early_wake_prepare(&self.early)
+        self.is_asleep = True
         with nogil:
             status = PyThread_acquire_lock_timed(self.lock, timeout_us, 1)
+            if status == PY_LOCK_ACQUIRED:
+                # Without the GIL, which the one that announced it needs; whether anything came is decided below, with it.
+                ls_early_wake_await(&self.early, LOOK_OUT_NS)
+        self.is_asleep = False
         if status == PY_LOCK_ACQUIRED:
-            self.is_set = False
-            return True
+            ls_early_wake_clear(&self.early)
+            self.is_released = False
+            if self.is_set:
+                self.is_set = False
+                return True
+            return False
         if status == PY_LOCK_INTR:
             PyErr_CheckSignals()
         return False
@@ -115,7 +171,9 @@ cdef class Wakeup(Waker):
         """Forgets a notification; True where there was one."""
         if not self.is_set:
             return False
-        PyThread_acquire_lock(self.lock, 1)  # at once: it is released while is_set
+        PyThread_acquire_lock(self.lock, 1)  # at once: it stays released while is_set
+        ls_early_wake_clear(&self.early)
+        self.is_released = False
         self.is_set = False
         return True
 
