@@ -164,7 +164,7 @@ class CorruptDataError(LogstoreError):
         reason: str,
         expected: int | str | None = None,
         actual: int | str | None = None,
-        advice: str = "Reads around it work; `logstore segment verify` lists every damaged range.",
+        advice: str = "Reads around it work; `logstore verify` names every damaged range, `logstore repair` what helps.",
     ):
         self.path = path
         self.position = position

@@ -69,11 +69,13 @@ class Damage:
 
 
 class Passed(NamedTuple):
-    """What the last batch leaves for the next one to fit: where it stands, its end, its leader epoch."""
+    """What the last batch leaves for the next one to fit: where it stands, its end, its leader epoch, and how many offsets
+    it takes."""
 
     position: int
     next_offset: int
     epoch: int
+    offsets_count: int = 0
 
 
 class LogFile:
@@ -163,8 +165,12 @@ class LogFile:
                     self.path, position, position, passed.next_offset, found.base_offset,
                     "records are missing before this batch", passed.next_offset, found.base_offset,
                 )  # fmt: skip
+            # The batch before is only to blame if it fits, wherever it belongs, between its own predecessor and this one.
+            room = found.base_offset - before.next_offset
             if misfit is not None and (
-                before is passed or self._misfit(found, before.next_offset, before.epoch) is not None
+                before is passed
+                or room < passed.offsets_count
+                or self._misfit(found, before.next_offset, before.epoch) is not None
             ):
                 behind = self._offset_behind(end, passed.next_offset)
                 yield Damage(self.path, position, end, passed.next_offset, behind, *misfit)
@@ -179,7 +185,8 @@ class LogFile:
                 )  # fmt: skip
             yield PlacedBatch(position, found)
             before = passed
-            passed = Passed(position, found.last_offset + 1, found.partition_leader_epoch)
+            offsets_count = found.last_offset + 1 - found.base_offset
+            passed = Passed(position, found.last_offset + 1, found.partition_leader_epoch, offsets_count)
             position = end
             is_exact = self.contiguous
 

@@ -64,7 +64,7 @@ def test_errors_travel_between_processes(error):
 
 def test_texts_say_what_and_where():
     text = str(MADE[0])
-    for part in ("/a/b.log", "CRC does not match", "byte 17", "expected 1", "found 2", "segment verify"):
+    for part in ("/a/b.log", "CRC does not match", "byte 17", "expected 1", "found 2", "logstore verify"):
         assert part in text
     assert "Input/output error" in str(MADE[4])
     assert MADE[4].errno == errno.EIO

@@ -162,6 +162,22 @@ def test_what_no_crc_covers_is_mended(at: int, number: int, directory: Path) -> 
         assert path.read_bytes()[: len(original)] == original
 
 
+@pytest.mark.parametrize("batch", [1, 2, -2, -1])
+def test_a_lowered_base_offset_is_not_the_fault_of_the_batch_before(batch: int, directory: Path) -> None:
+    path = segment_paths(directory)[0]
+    original = path.read_bytes()
+    found = stored_batches(path)[batch]
+    for offset in range(found.base_offset):
+        content = bytearray(original)
+        content[found.position + 7] = offset
+        path.write_bytes(content)
+        plan = plan_repair(str(directory))
+        assert [damage.first_offset for damage in plan.verification.damages] == [found.base_offset]
+        assert plan.lost == []
+    check_damage(directory, loses=set())
+    assert path.read_bytes() == original
+
+
 @pytest.mark.parametrize("number", [0, 2, -1])
 def test_a_cut_file(number: int, directory: Path) -> None:
     path = segment_paths(directory)[number]
