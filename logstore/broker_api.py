@@ -33,6 +33,9 @@ __all__ = [
     "SyncGroupRequest",
     "SyncGroupResponse",
     "TopicLimits",
+    "TransactionCoordinatorApi",
+    "TransactionDescription",
+    "TransactionListing",
     "Wakeable",
 ]
 
@@ -228,10 +231,34 @@ class GroupCoordinatorApi(Protocol):
             Nothing was committed.
         """
 
+    def commit_transactional_offsets(
+        self,
+        group: str,
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
+        *,
+        producer_id: int,
+        producer_epoch: int,
+        generation: int = -1,
+        member_id: str = "",
+        group_instance_id: str | None = None,
+    ) -> None:
+        """Commits offsets as part of a transaction, to which `TransactionCoordinatorApi.add_offsets` has added the group.
+
+        Raises
+        ------
+        As `commit_offsets`.
+        """
+
     def committed_offsets(
-        self, group: str, partitions: Iterable[TopicPartition] | None = None
+        self, group: str, partitions: Iterable[TopicPartition] | None = None, *, require_stable: bool = False
     ) -> dict[TopicPartition, OffsetAndMetadata]:
-        """Committed offsets; partitions without one are left out. None: all of the group's."""
+        """Committed offsets; partitions without one are left out. None: all of the group's.
+
+        Raises
+        ------
+        UnstableOffsetCommitError
+            With ``require_stable``: a transaction that has not ended yet has committed some of them.
+        """
 
     def delete_offsets(self, group: str, partitions: Iterable[TopicPartition]) -> None:
         """Forgets committed offsets of partitions that no member is subscribed to.
@@ -255,12 +282,93 @@ class GroupCoordinatorApi(Protocol):
         """
 
 
+class TransactionListing(NamedTuple):
+    """One transactional id, in a listing."""
+
+    transactional_id: str
+    producer_id: int
+    state: str
+
+
+class TransactionDescription(NamedTuple):
+    """A transactional id as its coordinator sees it; times in ms, -1 where there is none."""
+
+    transactional_id: str
+    state: str
+    producer_id: int
+    producer_epoch: int
+    timeout_ms: int
+    start_timestamp: int
+    update_timestamp: int
+    partitions: tuple[TopicPartition, ...]
+
+
+class TransactionCoordinatorApi(Protocol):
+    """Producer ids and transactions. Thread-safe."""
+
+    def init_producer_id(
+        self,
+        transactional_id: str | None = None,
+        timeout_ms: int = 60_000,
+        *,
+        producer_id: int = -1,
+        producer_epoch: int = -1,
+    ) -> tuple[int, int]:
+        """A producer id and epoch to write with; whoever had the transactional id before is shut out.
+
+        Raises
+        ------
+        InvalidRequestError, ProducerFencedError, ConcurrentTransactionsError, StorageFailureError, ReadOnlyError
+        """
+
+    def add_offsets(self, producer_id: int, producer_epoch: int, group: str) -> None:
+        """Has a group's committed offsets take part in a producer's transaction. Partitions take part by themselves, with
+        the first batch that `BrokerApi.produce` gets for them.
+
+        Raises
+        ------
+        ProducerFencedError, InvalidProducerEpochError, InvalidTxnStateError, ConcurrentTransactionsError
+        """
+
+    def end_transaction(
+        self, transactional_id: str, producer_id: int, producer_epoch: int, commit: bool
+    ) -> tuple[int, int]:
+        """Commits or aborts; gives the producer id and epoch of the next transaction. Can be repeated.
+
+        Raises
+        ------
+        ProducerFencedError, InvalidProducerEpochError, InvalidTxnStateError, StorageFailureError
+        """
+
+    def list_transactions(self, states: Collection[str] | None = None) -> list[TransactionListing]: ...
+
+    def describe_transaction(self, transactional_id: str) -> TransactionDescription:
+        """What is known of a transactional id.
+
+        Raises
+        ------
+        TransactionalIdNotFoundError
+        """
+
+    def abort_transaction(self, transactional_id: str) -> bool:
+        """Aborts what is open, if anything is, and shuts its producer out.
+
+        Raises
+        ------
+        TransactionalIdNotFoundError
+        """
+
+
 class BrokerApi(Protocol):
     """Topics, records and groups, as clients see them. Thread-safe."""
 
     @property
     def coordinator(self) -> GroupCoordinatorApi:
         """Consumer groups."""
+
+    @property
+    def transaction_coordinator(self) -> TransactionCoordinatorApi:
+        """Producer ids and transactions."""
 
     @property
     def metadata_version(self) -> int:

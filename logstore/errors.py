@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 __all__ = [
     "ClosedError",
     "CommitFailedError",
+    "ConcurrentTransactionsError",
     "CorruptDataError",
     "DataDirLockedError",
     "DeliveryFailedError",
@@ -35,6 +36,7 @@ __all__ = [
     "InvalidRequestError",
     "InvalidSessionTimeoutError",
     "InvalidTimestampError",
+    "InvalidTransactionTimeoutError",
     "InvalidTxnStateError",
     "LogTruncatedError",
     "LogstoreError",
@@ -52,10 +54,13 @@ __all__ = [
     "RequestTimeoutError",
     "StorageFailureError",
     "TopicAlreadyExistsError",
+    "TransactionAbortedError",
     "TransactionCoordinatorFencedError",
+    "TransactionalIdNotFoundError",
     "UnexpectedOffsetError",
     "UnknownMemberIdError",
     "UnknownTopicOrPartitionError",
+    "UnstableOffsetCommitError",
     "UnsupportedFormatError",
 ]
 
@@ -293,6 +298,30 @@ class ProducerFencedError(InvalidProducerEpochError):
 
 class InvalidTxnStateError(LogstoreError):
     """What was asked does not fit the state of the producer's transaction; nothing was appended."""
+
+
+class ConcurrentTransactionsError(LogstoreError):
+    """The producer's last transaction is being ended still; the same call works when that is done."""
+
+    retriable = True
+
+
+class TransactionAbortedError(LogstoreError):
+    """The record's transaction was aborted before the record was handed over; it is not in the log."""
+
+
+class InvalidTransactionTimeoutError(InvalidRequestError):
+    """``transaction_timeout`` is longer than ``transaction.max.timeout.ms`` of the broker."""
+
+
+class TransactionalIdNotFoundError(InvalidRequestError, LookupError):
+    """No producer has used this ``transactional_id``, or not for ``transactional.id.expiration.ms``."""
+
+
+class UnstableOffsetCommitError(LogstoreError):
+    """A transaction that has not ended yet has committed offsets for these partitions; wait for its end."""
+
+    retriable = True
 
 
 class TransactionCoordinatorFencedError(LogstoreError):

@@ -205,3 +205,15 @@ void ls_batch_stamp_timestamps(uint8_t *batch, size_t batch_bytes, bool log_appe
     ls_store_i64(batch + LS_BATCH_MAX_TIMESTAMP_AT, max_timestamp);
     ls_store_u32(batch + LS_BATCH_CRC_AT, ls_batch_crc(batch, batch_bytes));
 }
+
+void ls_batch_stamp_producer(uint8_t *batch, size_t batch_bytes, bool transactional, int64_t producer_id,
+                             int16_t producer_epoch, int32_t base_sequence) {
+    uint16_t attributes = ls_load_u16(batch + LS_BATCH_ATTRIBUTES_AT);
+    attributes = (uint16_t)(transactional ? attributes | LS_ATTRIBUTE_TRANSACTIONAL
+                                          : attributes & ~LS_ATTRIBUTE_TRANSACTIONAL);
+    ls_store_u16(batch + LS_BATCH_ATTRIBUTES_AT, attributes);
+    ls_store_i64(batch + LS_BATCH_PRODUCER_ID_AT, producer_id);
+    ls_store_u16(batch + LS_BATCH_PRODUCER_EPOCH_AT, (uint16_t)producer_epoch);
+    ls_store_u32(batch + LS_BATCH_BASE_SEQUENCE_AT, (uint32_t)base_sequence);
+    ls_store_u32(batch + LS_BATCH_CRC_AT, ls_batch_crc(batch, batch_bytes));
+}

@@ -382,6 +382,26 @@ static void test_stamp_timestamps_both_ways(void) {
     free(original.bytes);
 }
 
+static void test_stamp_producer_both_ways(void) {
+    vector_file vector = vector_file_read("many10_none");
+    vector_file original = vector_file_read("many10_none");
+    size_t size = (size_t)(vector.end - vector.bytes);
+    ls_batch_header before, header;
+    ls_fault fault = no_fault;
+    REQUIRE_INT(ls_batch_validate(vector.bytes, vector.end, 0, &before, &fault), LS_OK);
+    ls_batch_stamp_producer(vector.bytes, size, true, 12345678901, 32767, 2147483647);
+    REQUIRE_INT(ls_batch_validate(vector.bytes, vector.end, 0, &header, &fault), LS_OK);
+    CHECK_INT(header.attributes, LS_ATTRIBUTE_TRANSACTIONAL);
+    CHECK_INT(header.producer_id, 12345678901);
+    CHECK_INT(header.producer_epoch, 32767);
+    CHECK_INT(header.base_sequence, 2147483647);
+    ls_batch_stamp_producer(vector.bytes, size, false, before.producer_id, before.producer_epoch,
+                            before.base_sequence);
+    CHECK_BYTES(vector.bytes, original.bytes, size);
+    free(vector.bytes);
+    free(original.bytes);
+}
+
 /* ---- the leader's check -------------------------------------------------------------------------- */
 
 static void test_check_reports_timestamp_and_null_key(void) {
@@ -426,6 +446,7 @@ int main(void) {
     RUN(test_other_magics);
     RUN(test_stamp_leaves_crc);
     RUN(test_stamp_timestamps_both_ways);
+    RUN(test_stamp_producer_both_ways);
     RUN(test_check_reports_timestamp_and_null_key);
     return check_result();
 }

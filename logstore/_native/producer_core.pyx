@@ -191,7 +191,11 @@ cdef class ProducerCore(ProducerDelivery):
         self.encode(alone, future, key, value, headers, on_delivery)
         self.seal(queue)
         alone.sealed = queue.sealed
+        alone.producer_id = queue.producer_id
+        alone.producer_epoch = queue.producer_epoch
+        alone.sealed_sequence = queue.sealed_sequence
         self.seal(alone)
+        queue.sealed_sequence = alone.sealed_sequence
         self.drain(queue, False)
         return future
 

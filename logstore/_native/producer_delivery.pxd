@@ -38,9 +38,12 @@ cdef class ProducerDelivery:
     cdef object codec_level
     cdef object is_flushed          # None: the topic's
     cdef bint never_blocks          # lives in an event loop
-    # stamped into each batch; -1 without idempotence
-    cdef int64_t producer_id
-    cdef int16_t producer_epoch
+    # of every partition's first batch; -1 without idempotence
+    cdef readonly int64_t producer_id
+    cdef readonly int16_t producer_epoch
+    cdef bint is_transactional
+    cdef readonly bint in_transaction
+    cdef readonly object _transaction_error  # why the transaction can't be committed any more
     # state
     cdef readonly int64_t _buffered_bytes   # of records that are not acknowledged
     cdef int64_t sealed_bytes       # of those, in batches that take no more
@@ -63,6 +66,10 @@ cdef class ProducerDelivery:
     cdef bint is_full(self, size_t needed)
     cdef ProducerBatch new_batch(self, PartitionQueue queue)
     cdef ProducerBatch seal(self, PartitionQueue queue)
+    cdef int number(self, PartitionQueue queue)
+    cdef int number_sealed(self, PartitionQueue queue)
+    cdef int stamp(self, PartitionQueue queue, ProducerBatch batch) except -1
+    cdef int batch_failed(self, PartitionQueue queue, object error) except -1
     cdef int drain(self, PartitionQueue queue, bint flushes_itself) except -1
     cdef bint hand_over(self, PartitionQueue queue, ProducerBatch batch, bint flushes_itself) except -1
     cdef bint refused(self, PartitionQueue queue, ProducerBatch batch, object error) except -1

@@ -10,21 +10,27 @@ from collections import deque
 from time import monotonic
 
 cimport cython
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t
+from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint8_t
 from logstore._native.core cimport (
     LS_ATTRIBUTE_LOG_APPEND_TIME,
+    LS_ATTRIBUTE_TRANSACTIONAL,
     LS_CODEC_NONE,
     ls_batch_header,
+    ls_batch_header_read,
     ls_batch_size_bytes,
     ls_batch_stamp_fields,
+    ls_batch_stamp_producer,
+    ls_fault,
 )
 from logstore._native.producer_queue cimport BufferPool, PartitionQueue
 from logstore._native.record_batch cimport RecordBatch, compressed_batch
 from logstore._native.record_future cimport BATCH_APPENDED, BATCH_OPEN, BATCH_SEALED, ProducerBatch, run_callback
 
-from logstore.errors import ClosedError, InvalidRequestError, RequestTimeoutError
+from logstore.errors import ClosedError, InvalidRequestError, InvalidTxnStateError, RequestTimeoutError
 
 FAILED_BATCHES_KEPT = 1000
+cdef int PRODUCER_EPOCH_MAX = 32767
+cdef int32_t SEQUENCE_MAX = 0x7fffffff
 cdef object NO_NAME = object()
 
 
@@ -91,6 +97,10 @@ cdef class ProducerDelivery:
             self.topics.clear()
             self.last_name = NO_NAME
             return 0
+        if self._state == "open":
+            raise InvalidTxnStateError(
+                "a producer with a transactional_id sends within a transaction; open one with "
+                "`with producer.transaction():`, or with begin_transaction()")
         if self._state == "forked":
             raise ClosedError("this producer belongs to the parent process; open a broker and a producer in the child")
         raise ClosedError("the producer is closed; make another one with broker.producer()")
@@ -125,12 +135,69 @@ cdef class ProducerDelivery:
         fields.attributes = 0
         fields.log_append_timestamp = -1
         fields.producer_id = self.producer_id
-        fields.producer_epoch = self.producer_epoch
+        fields.producer_epoch = -1
         fields.base_sequence = -1
+        if self.producer_id >= 0:
+            if queue.producer_id < 0:
+                self.number(queue)
+            fields.producer_id = queue.producer_id
+            fields.producer_epoch = queue.producer_epoch
+            fields.base_sequence = queue.sealed_sequence
+            if self.is_transactional:
+                fields.attributes = LS_ATTRIBUTE_TRANSACTIONAL
         batch = queue.seal(&fields)
         if batch is not None:
             self.sealed_bytes += batch.buffered_bytes
+            queue.sealed_sequence = (queue.sealed_sequence + batch.records_count) & SEQUENCE_MAX
         return batch
+
+    # ---- sequences -------------------------------------------------------------------------------------
+
+    cdef int number(self, PartitionQueue queue):
+        """Has a partition count from 0, with the producer's id and epoch."""
+        queue.producer_id = self.producer_id
+        queue.producer_epoch = self.producer_epoch
+        queue.next_sequence = 0
+        self.number_sealed(queue)
+        return 0
+
+    cdef int number_sealed(self, PartitionQueue queue):
+        """Counts on behind the batches that wait; those get their numbers when their turn comes."""
+        cdef int64_t sequence = queue.next_sequence
+        cdef ProducerBatch batch
+        for batch in queue.sealed:
+            sequence += batch.records_count
+        queue.sealed_sequence = <int32_t>(sequence & SEQUENCE_MAX)
+        return 0
+
+    cdef int stamp(self, PartitionQueue queue, ProducerBatch batch) except -1:
+        """Sees to it that the oldest batch has the number whose turn it is: batches before it may have failed."""
+        cdef RecordBatch records = batch.records
+        cdef ls_fault fault
+        cdef size_t size = ls_batch_size_bytes(&records.header)
+        if queue.producer_id < 0:
+            self.number(queue)
+        if (records.header.base_sequence == queue.next_sequence and records.header.producer_id == queue.producer_id
+                and records.header.producer_epoch == queue.producer_epoch):
+            return 0
+        ls_batch_stamp_producer(<uint8_t *>records.data, size, self.is_transactional, queue.producer_id,
+                                queue.producer_epoch, queue.next_sequence)
+        ls_batch_header_read(records.data, records.data + size, 0, &records.header, &fault)
+        return 0
+
+    cdef int batch_failed(self, PartitionQueue queue, object error) except -1:
+        """A batch will not be sent again; the ones behind it take its numbers. Where it may be in the log all the same,
+        they do so in another epoch, so that none of them is taken for it (KIP-360)."""
+        if queue.producer_id < 0:
+            return 0
+        if not isinstance(error, InvalidRequestError) and not self.is_transactional:
+            if queue.producer_epoch < PRODUCER_EPOCH_MAX:
+                queue.producer_epoch += 1
+            else:
+                queue.producer_id, queue.producer_epoch = self.broker.transaction_coordinator.init_producer_id()
+            queue.next_sequence = 0
+        self.number_sealed(queue)
+        return 0
 
     cdef int drain(self, PartitionQueue queue, bint flushes_itself) except -1:
         """Hands over what is sealed, in order. If another thread is at it, that one takes it along."""
@@ -151,9 +218,17 @@ cdef class ProducerDelivery:
         """Gives the oldest sealed batch to the broker; False where it has to be tried again later."""
         cdef RecordBatch records
         cdef object interrupt = None
+        cdef int64_t sent_id = -1
+        cdef int16_t sent_epoch = -1
         try:
             if queue.codec != LS_CODEC_NONE and not batch.is_compressed:
                 self.compress(queue, batch)
+            if self.producer_id >= 0:
+                if self.is_transactional and not self.in_transaction:
+                    raise InvalidTxnStateError(
+                        "the transaction ended before this record was handed over; send it in the next one")
+                self.stamp(queue, batch)
+                sent_id, sent_epoch = queue.producer_id, queue.producer_epoch
             batch.base_offset, batch.append_time = self.broker.produce(
                 queue.topic, queue.partition, batch.records, durability="appended",
                 expected_offset=None if batch.expected_offset < 0 else batch.expected_offset)
@@ -170,6 +245,8 @@ cdef class ProducerDelivery:
                 records.header.max_timestamp if records.header.attributes & LS_ATTRIBUTE_LOG_APPEND_TIME else -1)
             interrupt = error
         queue.retry_at_ms = 0
+        if sent_id >= 0 and sent_id == queue.producer_id and sent_epoch == queue.producer_epoch:
+            queue.next_sequence = (queue.next_sequence + batch.records_count) & SEQUENCE_MAX
         if not batch.is_complete():  # given up by close() meanwhile
             queue.sealed.popleft()
             records = batch.records
@@ -207,6 +284,7 @@ cdef class ProducerDelivery:
         queue.retry_at_ms = 0
         if not batch.is_complete():
             queue.sealed.popleft()
+            self.batch_failed(queue, error)
             self.complete(batch, error)
         return True
 
@@ -270,13 +348,15 @@ cdef class ProducerDelivery:
             lock.release()
         self.room_waiters = []
         if error is not None:
+            if self.is_transactional:
+                self._fail_transaction(error)
             if self.first_failure is None:
                 self.first_failure = error
             self.failed.append(batch)
             if len(self.failed) > FAILED_BATCHES_KEPT:
                 old = self.failed.popleft()
                 place = (old.topic, old.partition)
-                self.failed_before[place] = self.failed_before.get(place, 0) + old.unobserved_count
+                self.failed_before[place] = self.failed_before.get(place, 0) + max(old.unobserved_count, 0)
         if awaiting is not None:
             batch.wake_tasks(awaiting)
         return 0
@@ -480,6 +560,54 @@ cdef class ProducerDelivery:
                     self.complete(batch, error)
         self.run_callbacks()
 
+    # ---- transactions ----------------------------------------------------------------------------------
+
+    def _take_producer_id(self, producer_id, producer_epoch):
+        """From here on batches have this id and epoch, and each partition counts from 0."""
+        cdef PartitionQueue queue
+        self.producer_id = producer_id
+        self.producer_epoch = producer_epoch
+        for queue in self.queues:
+            queue.producer_id = -1
+
+    def _be_transactional(self):
+        """From here on records are taken between `_begin` and `_end` alone."""
+        self.is_transactional = True
+        self.is_open = False
+
+    def _begin(self):
+        self._transaction_error = None
+        self.in_transaction = True
+        self.is_open = self._state == "open"
+
+    def _fail_transaction(self, error):
+        """What has gone wrong keeps the transaction from being committed."""
+        if self._transaction_error is None:
+            self._transaction_error = error
+
+    def _stop_taking(self):
+        """The transaction takes no more records; those taken can still be delivered."""
+        self.is_open = False
+
+    def _end(self):
+        self.is_open = False
+        self.in_transaction = False
+
+    def _abandon(self, error):
+        """Fails what the broker has not taken, on purpose: nobody is told of it but who asks."""
+        cdef ProducerBatch batch
+        cdef PartitionQueue queue
+        first = self.first_failure
+        for queue in tuple(self.queues):
+            self.seal(queue)
+            while queue.sealed:
+                batch = queue.sealed.popleft()
+                self.complete(batch, error)
+                batch.unobserved_count = 0
+            queue.retry_at_ms = 0
+        self.first_failure = first
+        self.run_callbacks()
+
     def _take_failures(self):
         """Counts of records that failed and whose failure nobody has looked at, by topic and partition, and the first
         error; they are not reported again."""
@@ -488,7 +616,7 @@ cdef class ProducerDelivery:
         self.failed_before = {}
         while self.failed:
             batch = self.failed.popleft()
-            if batch.unobserved_count:
+            if batch.unobserved_count > 0:
                 place = (batch.topic, batch.partition)
                 counts[place] = counts.get(place, 0) + batch.unobserved_count
         first, self.first_failure = self.first_failure, None

@@ -1,6 +1,6 @@
 # What a producer keeps of one topic, and of one partition: the batch that takes records, and those on their way.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t
 from logstore._native.core cimport ls_batch_builder, ls_batch_stamp_fields
 from logstore._native.partitioner cimport Partitioner
 from logstore._native.record_batch cimport RecordBatch
@@ -33,6 +33,11 @@ cdef class PartitionQueue:
     cdef bint is_flushed            # acknowledged once on disk
     cdef int codec
     cdef object codec_level
+    # of the batches with an id: each partition counts for itself
+    cdef int64_t producer_id        # -1: to be taken from the producer with the next batch
+    cdef int16_t producer_epoch
+    cdef int32_t next_sequence      # of the next batch that the broker takes
+    cdef int32_t sealed_sequence    # of the next batch to be sealed, if all before it are taken
     cdef bint is_awaited            # an asyncio task has asked for it in this turn of its loop
 
     cdef int start(self, ProducerBatch batch) except -1

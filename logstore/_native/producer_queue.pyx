@@ -79,6 +79,7 @@ cdef class PartitionQueue:
         self.partition = partition
         self.partitioner = partitioner
         self.pool = pool
+        self.producer_id = -1
         self.sealed = deque()
         self.unflushed = deque()
 

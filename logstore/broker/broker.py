@@ -11,13 +11,13 @@ from typing import Any, Self
 
 from logstore.broker.config import BrokerConfig
 from logstore.broker.following import Follower
-from logstore.broker.group_service import GroupService
 from logstore.broker.housekeeping import Housekeeping
 from logstore.broker.metadata import TopicMetadata, find_topics, read_topics, write_topics
-from logstore.broker.offsets_topic import OFFSETS_TOPIC, internal_topic_config
+from logstore.broker.offsets_topic import OFFSETS_TOPIC, TRANSACTIONS_TOPIC, internal_topic_config
 from logstore.broker.partition_service import PartitionService
 from logstore.broker.scrub import Scrub
 from logstore.broker.topic import Topic
+from logstore.broker.transaction_service import TransactionService
 from logstore.errors import (
     ClosedError,
     CorruptDataError,
@@ -53,7 +53,7 @@ __all__ = ["Broker"]
 PARTITIONS_MAX = 100_000
 
 
-class Broker(PartitionService, GroupService):
+class Broker(TransactionService, PartitionService):
     """A data directory, open. Made by `logstore.open`; a context manager.
 
     Thread-safe. One broker writes a directory at a time; any number open it with ``read_only=True``.
@@ -103,6 +103,8 @@ class Broker(PartitionService, GroupService):
             self._directory_lock = DirectoryLock(self.path)
         try:
             self._open()
+            if not read_only:
+                self._settle_transactions()
         except BaseException:
             self._scheduler.close()
             self._housekeeping_scheduler.close()
@@ -392,8 +394,8 @@ class Broker(PartitionService, GroupService):
                 raise InvalidRequestError(
                     f"topic {name!r} has {old.partitions} partitions; their number can only rise, not become {count!r}"
                 )
-            if name == OFFSETS_TOPIC and count != old.partitions:
-                raise InvalidRequestError(f"{name} keeps its number of partitions: it says where a group's offsets are")
+            if name in (OFFSETS_TOPIC, TRANSACTIONS_TOPIC) and count != old.partitions:
+                raise InvalidRequestError(f"{name} keeps its number of partitions: it says where what it holds is found")
             changed = TopicMetadata(name, old.topic_id, count, old.config.with_changes(config, **settings))
             added = self._add_partitions(changed, old.partitions)
             for log in topic.logs:
@@ -538,6 +540,8 @@ class Broker(PartitionService, GroupService):
             self._follower.close()
         self.housekeeping.close()
         self.scrub.close()
+        if self._transaction_coordinator is not None:
+            self._transaction_coordinator.close()
         if self._coordinator is not None:
             self._coordinator.close()
         with self._lock:
@@ -602,6 +606,8 @@ class Broker(PartitionService, GroupService):
         self.housekeeping.forked()
         self.scrub.forked()
         self._housekeeping_scheduler.forget()
+        if self._transaction_coordinator is not None:
+            self._transaction_coordinator.forked()
         if self._coordinator is not None:
             self._coordinator.forked()
         if self._follower is not None:

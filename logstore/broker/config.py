@@ -76,6 +76,14 @@ BROKER_SETTINGS: dict[str, Setting] = {
                 "partitions of __consumer_offsets where it does not exist yet; Kafka's default is 50"),
         Setting("offsets.topic.segment.bytes", 104_857_600, _number(bytes_from, 1024, INT32_MAX),
                 "segment.bytes of __consumer_offsets where it does not exist yet"),
+        Setting("transaction.max.timeout.ms", 900_000, _number(ms_from, 1, INT32_MAX),
+                "longest transaction_timeout a producer may ask for"),
+        Setting("transaction.state.log.num.partitions", 1, _number(_plain, 1, 10_000),
+                "partitions of __transaction_state where it does not exist yet; Kafka's default is 50"),
+        Setting("transaction.state.log.segment.bytes", 104_857_600, _number(bytes_from, 1024, INT32_MAX),
+                "segment.bytes of __transaction_state where it does not exist yet"),
+        Setting("transactional.id.expiration.ms", 604_800_000, _number(ms_from, 1, INT64_MAX),
+                "how long a transactional id is remembered after its last transaction"),
     )
 }
 

@@ -15,7 +15,8 @@ from logstore.broker.group_membership import check_group_id, check_text
 from logstore.broker.group_rebalance import run_all
 from logstore.broker.group_state import Group
 from logstore.broker.offsets_schema import OffsetValue, encode_offset_keys, encode_offset_value
-from logstore.broker.stored_groups import StoredGroups, is_nothing
+from logstore.broker.stored_groups import is_nothing
+from logstore.broker.transactional_offsets import TransactionalOffsets
 from logstore.broker_api import GroupDescription, GroupListing, GroupState, JoinGroupResponse, SyncGroupResponse
 from logstore.errors import (
     ClosedError,
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["GroupCoordinator"]
 
 
-
-class GroupCoordinator(StoredGroups):
+class GroupCoordinator(TransactionalOffsets):
     """Consumer groups of one broker: implements `logstore.broker_api.GroupCoordinatorApi`. Thread-safe.
 
     Parameters
@@ -66,6 +66,7 @@ class GroupCoordinator(StoredGroups):
         schedule: Callable[[float, Callable[[], None]], None],
     ):
         super().__init__(broker, clock_ms=clock_ms, wall_clock_ms=wall_clock_ms, schedule=schedule)
+        self._pending = {}
 
     # ---- committed offsets --------------------------------------------------------------------------
 
@@ -95,10 +96,7 @@ class GroupCoordinator(StoredGroups):
         self._check_writable()
         check_group_id(group)
         now_ms = self._wall_clock_ms()
-        values = {
-            TopicPartition(*partition): self._checked(partition, given, now_ms) for partition, given in offsets.items()
-        }
-        self._check_partitions(values)
+        values = self._values(offsets, now_ms)
         records = list(zip(encode_offset_keys(group, values), map(encode_offset_value, values.values()), strict=True))
         with self._locked():
             found = self._groups.get(group)
@@ -128,6 +126,13 @@ class GroupCoordinator(StoredGroups):
         group.offsets.end()
         if is_nothing(group) and self._groups.get(group.group_id) is group:
             del self._groups[group.group_id]
+
+    def _values(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], now_ms: int) -> dict[TopicPartition, OffsetValue]:
+        values = {
+            TopicPartition(*partition): self._checked(partition, given, now_ms) for partition, given in offsets.items()
+        }
+        self._check_partitions(values)
+        return values
 
     def _checked(self, partition: TopicPartition, given: OffsetAndMetadata, now_ms: int) -> OffsetValue:
         offset, metadata, leader_epoch = given
@@ -175,11 +180,20 @@ class GroupCoordinator(StoredGroups):
         self._extend_session(group, member)
 
     def committed_offsets(
-        self, group: str, partitions: Iterable[TopicPartition] | None = None
+        self, group: str, partitions: Iterable[TopicPartition] | None = None, *, require_stable: bool = False
     ) -> dict[TopicPartition, OffsetAndMetadata]:
-        """Committed offsets; partitions without one are left out. None: all of the group's."""
+        """Committed offsets; partitions without one are left out. None: all of the group's.
+
+        Raises
+        ------
+        UnstableOffsetCommitError
+            With ``require_stable``: a transaction that has not ended yet has committed some of them.
+        """
+        partitions = None if partitions is None else list(partitions)
         with self._lock:
             self._make_ready()
+            if require_stable:
+                self._check_stable(group, partitions)
             found = self._groups.get(group)
             if found is None:
                 return {}

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 __all__ = [
+    "FieldReader",
     "GroupKey",
     "GroupValue",
     "MalformedRecordError",
@@ -172,7 +173,7 @@ def encode_group_value(value: GroupValue) -> bytes:
 # ---- reading --------------------------------------------------------------------------------------------
 
 
-class _Reader:
+class FieldReader:
     """A cursor over the fields of one key or value; nothing is taken that is not there."""
 
     __slots__ = ("_at", "_data", "is_flexible")
@@ -241,9 +242,16 @@ class _Reader:
         return b"" if length == -1 else self.take(length)
 
     def count(self, least_bytes: int) -> int:
-        """Length of the next array, whose elements have at least so many bytes each."""
+        """Length of the next array, which must not be null, and whose elements have at least so many bytes each."""
+        count = self.nullable_count(least_bytes)
+        if count < 0:
+            raise MalformedRecordError(f"null where an array belongs before byte {self._at}")
+        return count
+
+    def nullable_count(self, least_bytes: int) -> int:
+        """The same; -1 for null."""
         count = self._length(4)
-        if count < 0 or count * least_bytes > len(self._data) - self._at:
+        if count < -1 or count * least_bytes > len(self._data) - self._at:
             raise MalformedRecordError(f"an array of {count} elements before byte {self._at} of {len(self._data)}")
         return count
 
@@ -285,7 +293,7 @@ def decode_key(data: bytes) -> OffsetKey | GroupKey | None:
                     )
                 except UnicodeDecodeError:
                     pass  # said below
-    reader = _Reader(data)
+    reader = FieldReader(data)
     kind = reader.int16()
     if kind in (0, OFFSET_KEY_VERSION):
         return OffsetKey(reader.string(), reader.string(), reader.int32())
@@ -306,7 +314,7 @@ def decode_offset_value(data: bytes) -> OffsetValue:
     if len(data) == _OFFSET_WITHOUT_METADATA.size and data[:2] == b"\0\x03" and data[14:16] == b"\0\0":
         _, offset, leader_epoch, _, commit_timestamp = _OFFSET_WITHOUT_METADATA.unpack(data)
         return OffsetValue(offset, leader_epoch, "", commit_timestamp)
-    reader = _Reader(data)
+    reader = FieldReader(data)
     version = reader.value_version()
     offset = reader.int64()
     leader_epoch = reader.int32() if version >= 3 else -1
@@ -324,7 +332,7 @@ def decode_group_value(data: bytes) -> GroupValue:
     ------
     MalformedRecordError
     """
-    reader = _Reader(data)
+    reader = FieldReader(data)
     version = reader.value_version()
     protocol_type = reader.string()
     generation = reader.int32()
@@ -336,7 +344,7 @@ def decode_group_value(data: bytes) -> GroupValue:
     return GroupValue(protocol_type, generation, protocol, leader, state_timestamp, members)
 
 
-def _member(reader: _Reader, version: int) -> MemberValue:
+def _member(reader: FieldReader, version: int) -> MemberValue:
     member_id = reader.string()
     group_instance_id = reader.nullable_string() if version >= 3 else None
     client_id = reader.string()

@@ -14,7 +14,9 @@ from logstore.storage.log import Log
 if TYPE_CHECKING:
     from logstore.broker.broker import Broker
 
-__all__ = ["OFFSETS_TOPIC", "OffsetsTopic", "in_batches", "internal_topic_config", "java_string_hash"]
+__all__ = [
+    "OFFSETS_TOPIC", "TRANSACTIONS_TOPIC", "OffsetsTopic", "in_batches", "internal_topic_config", "java_string_hash",
+]
 
 OFFSETS_TOPIC = "__consumer_offsets"
 TRANSACTIONS_TOPIC = "__transaction_state"
@@ -47,6 +49,10 @@ def internal_topic_config(name: str, segment_bytes: int = 104_857_600) -> TopicC
 class OffsetsTopic:
     """``__consumer_offsets`` of one broker; made when something is written to it first."""
 
+    name = OFFSETS_TOPIC
+    partitions_setting = "offsets.topic.num.partitions"
+    segment_bytes_setting = "offsets.topic.segment.bytes"
+
     def __init__(self, broker: Broker):
         self._broker = broker
         self._logs: tuple[Log, ...] = ()
@@ -57,7 +63,7 @@ class OffsetsTopic:
         """Its partitions, whose number never changes; none where it does not exist yet."""
         if not self._logs:
             with contextlib.suppress(UnknownTopicOrPartitionError):
-                self._logs = self._broker.topic(OFFSETS_TOPIC).logs
+                self._logs = self._broker.topic(self.name).logs
         return self._logs
 
     def log_of(self, group: str) -> Log:
@@ -71,15 +77,26 @@ class OffsetsTopic:
         if not logs:
             config = self._broker.config
             logs = self._logs = self._broker.create_topic(
-                OFFSETS_TOPIC,
-                config["offsets.topic.num.partitions"],
-                internal_topic_config(OFFSETS_TOPIC, config["offsets.topic.segment.bytes"]).overrides(),
+                self.name,
+                config[self.partitions_setting],
+                internal_topic_config(self.name, config[self.segment_bytes_setting]).overrides(),
                 exist_ok=True,
             ).logs
         return logs[(java_string_hash(group) & 0x7FFFFFFF) % len(logs)]
 
-    def append(self, group: str, records: Sequence[tuple[bytes, bytes | None]], timestamp: int) -> tuple[Log, range]:
+    def append(
+        self,
+        group: str,
+        records: Sequence[tuple[bytes, bytes | None]],
+        timestamp: int,
+        producer: tuple[int, int, int] | None = None,
+    ) -> tuple[Log, range]:
         """Appends keys and values as one batch, all or none of it; not yet flushed.
+
+        Parameters
+        ----------
+        producer : tuple[int, int, int], optional
+            Producer id, epoch and base sequence, of a batch that belongs to a transaction.
 
         Returns
         -------
@@ -96,7 +113,11 @@ class OffsetsTopic:
         for key, value in records:
             builder.append(value, key, timestamp=timestamp)
         log = self.log_of(group)
-        batch = builder.build(topic=log.topic, partition=log.partition)
+        producer_id, producer_epoch, base_sequence = producer or (-1, -1, -1)
+        batch = builder.build(
+            topic=log.topic, partition=log.partition, transactional=producer is not None, producer_id=producer_id,
+            producer_epoch=producer_epoch, base_sequence=base_sequence,
+        )
         base_offset, _ = log.append_built(batch, durability="appended")
         return log, range(base_offset, base_offset + len(records))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from logstore._native.columns import ColumnCursor
 from logstore._native.log_cursor import LogCursor
@@ -13,8 +14,11 @@ from logstore.broker.following import Follower
 from logstore.broker.topic import Topic
 from logstore.broker_api import TopicLimits, Wakeable
 from logstore.errors import ClosedError, UnknownTopicOrPartitionError
-from logstore.model import Durability, IsolationLevel, OffsetAndTimestamp
+from logstore.model import Durability, IsolationLevel, OffsetAndTimestamp, TopicPartition
 from logstore.storage.log_producers import is_committed
+
+if TYPE_CHECKING:
+    from logstore.broker.transaction_coordinator import TransactionCoordinator
 
 __all__ = ["PartitionService"]
 
@@ -32,6 +36,11 @@ class PartitionService:
     @abstractmethod
     def topic(self, name: str) -> Topic:
         """A topic by its name."""
+
+    @property
+    @abstractmethod
+    def transaction_coordinator(self) -> TransactionCoordinator:
+        """Transactions."""
 
     @abstractmethod
     def topics(self) -> list[str]:
@@ -102,7 +111,12 @@ class PartitionService:
         expected_offset: int | None = None,
     ) -> tuple[int, int]:
         """Appends one batch a client has built; see `logstore.broker_api.BrokerApi.produce`."""
-        return self.topic(topic).partition(partition).append_built(
+        log = self.topic(topic).partition(partition)
+        if batch.is_transactional:
+            self.transaction_coordinator.add_partition(
+                batch.producer_id, batch.producer_epoch, TopicPartition(topic, partition)
+            )
+        return log.append_built(
             batch, durability=durability, expected_offset=expected_offset
         )
 

@@ -8,8 +8,8 @@ import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
-from logstore._native.producer_core import ProducerCore
 from logstore.clients.producer_settings import ProducerSettings
+from logstore.clients.transactions import TransactionalProducer
 from logstore.errors import ClosedError, DeliveryFailedError, LogstoreError, RequestTimeoutError
 from logstore.model import TopicPartition
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Producer"]
 
 
-class Producer(ProducerCore):
+class Producer(TransactionalProducer):
     """Sends records to topics, batched by partition. Made by `Broker.producer`; a context manager, also with ``async with``.
 
     Thread-safe. `send` takes a record and gives a future; the record is delivered when its batch is full (``batch_size``)
@@ -48,6 +48,7 @@ class Producer(ProducerCore):
             codec_level=settings.codec_level,
             is_flushed=settings.is_flushed,
         )
+        self._take_identity(broker)
         _open_producers.add(self)
 
     # ---- steps the compiled half asks for -----------------------------------------------------------
@@ -129,6 +130,7 @@ class Producer(ProducerCore):
         if self._state in ("closed", "forked"):
             return
         self._close_to_senders("closing")
+        self._abort_if_open()
         try:
             self._deliver_all(timeout)
         except RequestTimeoutError:
@@ -194,6 +196,7 @@ class Producer(ProducerCore):
         if self._state in ("closed", "forked"):
             return
         self._close_to_senders("closing")
+        self._abort_if_open()
         await self._settle_all()
         self._finish()
         self._raise_failures()

@@ -35,6 +35,9 @@ class ProducerSettings(NamedTuple):
     client_id: str | None = None
     on_delivery: DeliveryCallback | None = None
     clock: Callable[[], int] | None = None
+    enable_idempotence: bool = True
+    transactional_id: str | None = None
+    transaction_timeout: float = 60.0
 
 
 class ProducerOptions(TypedDict, total=False):
@@ -50,12 +53,15 @@ class ProducerOptions(TypedDict, total=False):
     compression_type: str | None
     delivery_timeout: float | str
     durability: Durability | None
+    enable_idempotence: bool
     linger_ms: int | str
     max_block: float | str
     max_request_size: int | str | None
     on_delivery: DeliveryCallback | None
     partitioner: str | PartitionChoice
     retry_backoff: float | str
+    transaction_timeout: float | str
+    transactional_id: str | None
 
 
 _NAMES = tuple(name for name in ProducerOptions.__annotations__ if name != "compression")
@@ -85,7 +91,7 @@ def producer_settings(given: Mapping[str, Any]) -> ProducerSettings:
         if values.get(name) is not None:
             most = 2**62 if name == "buffer_memory" else INT32_MAX
             checked[name] = _within(bytes_from(values[name], name), least, most, name)
-    for name in ("max_block", "delivery_timeout", "retry_backoff"):
+    for name in ("max_block", "delivery_timeout", "retry_backoff", "transaction_timeout"):
         if name in values:
             checked[name] = _seconds(values[name], name)
     checked["codec"], checked["codec_level"] = _codec(values.get("compression_type"), values.get("compression_level"))
@@ -102,10 +108,21 @@ def producer_settings(given: Mapping[str, Any]) -> ProducerSettings:
         if values.get(name) is not None and not callable(values[name]):
             raise InvalidConfigError(f"{name} is called, which {type(values[name]).__name__} can't be")
         checked[name] = values.get(name)
+    checked.update(_identity(values.get("enable_idempotence", True), values.get("transactional_id")))
     client_id = values.get("client_id")
     if client_id is not None and not isinstance(client_id, str):
         raise InvalidConfigError(f"client_id must be a str, not {client_id!r}")
     return ProducerSettings(**checked, client_id=client_id)
+
+
+def _identity(enable_idempotence: object, transactional_id: object) -> dict[str, Any]:
+    if not isinstance(enable_idempotence, bool):
+        raise InvalidConfigError(f"enable_idempotence must be True or False, not {enable_idempotence!r}")
+    if transactional_id is not None and (not isinstance(transactional_id, str) or not transactional_id):
+        raise InvalidConfigError(f"transactional_id must be a text of at least one character, not {transactional_id!r}")
+    if transactional_id is not None and not enable_idempotence:
+        raise InvalidConfigError("transactions rest on idempotence; leave out enable_idempotence=False")
+    return {"enable_idempotence": enable_idempotence, "transactional_id": transactional_id}
 
 
 def _unknown(key: str) -> InvalidConfigError:

@@ -18,6 +18,7 @@ __all__ = [
     "METADATA_FILE",
     "META_PROPERTIES_FILE",
     "PARTITION_METADATA_FILE",
+    "PRODUCER_IDS_FILE",
     "RECOVERY_POINT_FILE",
     "REPAIR_FILE",
     "check_topic_name",
@@ -41,6 +42,7 @@ METADATA_FILE = "logstore.topics"
 CHECKPOINT_FILE = "logstore.checkpoint"
 DIGESTS_FILE = "logstore.digests"
 REPAIR_FILE = "logstore.repair"
+PRODUCER_IDS_FILE = "logstore.producer-ids"
 
 INTERNAL_TOPICS = frozenset(
     {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}

@@ -106,6 +106,8 @@ uint32_t ls_batch_crc(const uint8_t *batch, size_t batch_bytes);
 void ls_batch_stamp(uint8_t *batch, int64_t base_offset, int32_t partition_leader_epoch);
 void ls_batch_stamp_timestamps(uint8_t *batch, size_t batch_bytes, bool log_append_time,
                                int64_t max_timestamp);
+void ls_batch_stamp_producer(uint8_t *batch, size_t batch_bytes, bool transactional, int64_t producer_id,
+                             int16_t producer_epoch, int32_t base_sequence);
 
 /* ---- records -------------------------------------------------------------------------------- */
 
