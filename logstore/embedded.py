@@ -62,6 +62,13 @@ class Broker(broker.Broker):
             Seconds between two attempts; 0.1.
         max_request_size : int, optional
             Largest batch, where that is to be less than the topic's ``max.message.bytes``.
+        enable_idempotence : bool
+            Numbers the batches, so that none is written twice and a gap is refused; True. Costs next to nothing.
+        transactional_id : str, optional
+            Lets the producer write in transactions, and names it for good: whoever takes the name over shuts it out, and
+            aborts what it has open (see `Producer.transaction`).
+        transaction_timeout : float
+            Seconds after which an open transaction is aborted; 60.
         client_id : str, optional
             A name for messages.
         on_delivery : callable, optional
@@ -116,7 +123,8 @@ class Broker(broker.Broker):
         fetch_max_bytes, max_partition_fetch_bytes : int or str
             How much is read ahead of all partitions together (``"50MiB"``), and of one (``"1MiB"``).
         isolation_level : {"read_uncommitted", "read_committed"}
-            ``"read_committed"`` hands out records of transactions once they are committed, and no others of them.
+            ``"read_committed"`` hands out records of transactions once they are committed, and no others of them. It is the
+            default in a group, so that nothing half-done is dealt with; without a group it is ``"read_uncommitted"``.
         consumer_timeout : float, optional
             Iteration ends where there is no record for so many seconds; without, it waits for ever.
         session_timeout, heartbeat_interval, max_poll_interval : float

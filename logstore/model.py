@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BytesLike",
     "Durability",
+    "GroupMetadata",
     "Headers",
     "IsolationLevel",
     "Lag",
@@ -70,6 +71,24 @@ class OffsetAndMetadata(NamedTuple):
     offset: int
     metadata: str = ""
     leader_epoch: int = -1
+
+
+class GroupMetadata(NamedTuple):
+    """Who commits for a group. Where a generation is given, a member that the group has left behind is refused.
+
+    Attributes
+    ----------
+    group : str
+    generation : int
+        -1 where nobody asks.
+    member_id : str
+    group_instance_id : str or None
+    """
+
+    group: str
+    generation: int = -1
+    member_id: str = ""
+    group_instance_id: str | None = None
 
 
 class Lag(NamedTuple):

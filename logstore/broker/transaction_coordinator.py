@@ -209,6 +209,7 @@ class TransactionCoordinator(StoredTransactions):
             except Exception:
                 known.status, known.partitions, known.start_ms = before
                 raise
+            known.ended = (-1, -1)  # the last one is past: a late end of it is refused
             deadline_ms = known.start_ms + known.timeout_ms
         self._watch(deadline_ms)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 from logstore.clients.consumer_config import ConsumerConfig
 from logstore.clients.consumer_positions import Partition, PositionedConsumer, topic_partition
 from logstore.errors import InvalidRequestError, LogstoreError, UnknownTopicOrPartitionError
-from logstore.model import OffsetAndMetadata, TopicPartition
+from logstore.model import GroupMetadata, OffsetAndMetadata, TopicPartition
 
 if TYPE_CHECKING:
     from logstore._native.record_fetcher import PartitionReader
@@ -61,6 +61,9 @@ class Membership(Protocol):
         ------
         CommitFailedError
         """
+
+    def group_metadata(self) -> GroupMetadata:
+        """Who the member is now."""
 
     def leave(self) -> None:
         """Leaves the group, unless the member is static; calls `_assign_from_group` for what it gives up. The consumer
@@ -294,6 +297,20 @@ class Consumer(PositionedConsumer):
             self._commit(self._positions(confirmed=True))
         except LogstoreError as error:
             _logger().warning("auto commit for group %r failed: %s", self._config.group, error)
+
+    def group_metadata(self) -> GroupMetadata:
+        """The group, and which member of which generation this consumer is; for `Producer.send_offsets_to_transaction`.
+
+        Raises
+        ------
+        InvalidRequestError
+            The consumer has no group.
+        ClosedError
+        """
+        group = self._group()
+        if self._membership is None:
+            return GroupMetadata(group)
+        return self._membership.group_metadata()
 
     def _send_commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         if self._membership is not None:

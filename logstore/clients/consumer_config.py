@@ -79,6 +79,8 @@ def consumer_config(options: Mapping[str, Any]) -> ConsumerConfig:
             given[name] = bytes_from(given[name], name)
     if "partition_assignment_strategy" in given:
         given["partition_assignment_strategy"] = _strategies(given["partition_assignment_strategy"])
+    if given.get("group") is not None:
+        given.setdefault("isolation_level", "read_committed")
     config = ConsumerConfig(**given)
     if config.group is not None and (not isinstance(config.group, str) or not config.group):
         raise InvalidGroupIdError(f"group must be a string of at least one character, not {config.group!r}")

@@ -26,8 +26,9 @@ from logstore.errors import (
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     UnknownTopicOrPartitionError,
+    UnstableOffsetCommitError,
 )
-from logstore.model import TopicPartition
+from logstore.model import OffsetAndMetadata, TopicPartition
 from logstore.quantities import bytes_from
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ __all__ = ["FetchingConsumer"]
 # What a broker reads at a time where nobody asks for less.
 READ_BYTES = 512 * 1024
 READ_BYTES_MIN = 16 * 1024
+# How long a transaction is waited for that commits offsets of partitions that have just been assigned.
+UNSTABLE_SECONDS_MAX = 10.0
 
 
 class FetchingConsumer(RecordFetcher):
@@ -118,7 +121,7 @@ class FetchingConsumer(RecordFetcher):
         group = self._config.group
         committed = {}
         if group is not None and readers:
-            committed = self._broker.coordinator.committed_offsets(group, [reader.topic_partition for reader in readers])
+            committed = self._committed_now(group, [reader.topic_partition for reader in readers])
         for reader in readers:
             found = committed.get(reader.topic_partition)
             if found is not None:
@@ -126,6 +129,19 @@ class FetchingConsumer(RecordFetcher):
                 reader.committed_position = found.offset
             else:
                 self._seek(reader, self._reset_offset(reader.topic_partition))
+
+    def _committed_now(self, group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Committed offsets. A transaction that commits some of them is waited for: its records must not be dealt with
+        twice."""
+        is_stable = self._config.isolation_level == "read_committed"
+        deadline = time.monotonic() + UNSTABLE_SECONDS_MAX
+        while True:
+            try:
+                return self._broker.coordinator.committed_offsets(group, partitions, require_stable=is_stable)
+            except UnstableOffsetCommitError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.005)
 
     def _reset_offset(self, partition: TopicPartition) -> int:
         first, end = self._offsets(partition)

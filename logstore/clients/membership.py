@@ -45,7 +45,7 @@ from logstore.errors import (
     RebalanceInProgressError,
     UnknownMemberIdError,
 )
-from logstore.model import OffsetAndMetadata, TopicPartition
+from logstore.model import GroupMetadata, OffsetAndMetadata, TopicPartition
 
 __all__ = ["GroupMembership", "PartitionOwner"]
 
@@ -254,6 +254,10 @@ class GroupMembership:
                 "This happens when polls are further apart than max_poll_interval, or heartbeats than session_timeout: poll "
                 "more often, take fewer records at a time (max_poll_records), or raise max_poll_interval."
             ) from error
+
+    def group_metadata(self) -> GroupMetadata:
+        """Who the member is now."""
+        return GroupMetadata(self.group, self.generation, self.member_id, self.group_instance_id)
 
     def leave(self) -> None:
         """Gives up all partitions and leaves the group; a static member keeps its place until its session ends."""

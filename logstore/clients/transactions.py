@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from logstore._native.producer_core import ProducerCore
 from logstore.errors import (
@@ -16,32 +16,14 @@ from logstore.errors import (
     ProducerFencedError,
     TransactionAbortedError,
 )
-from logstore.model import OffsetAndMetadata, TopicPartition
+from logstore.model import GroupMetadata, OffsetAndMetadata, TopicPartition
 
 if TYPE_CHECKING:
     from logstore.broker_api import BrokerApi
     from logstore.clients.consumer import Consumer
     from logstore.clients.producer_settings import ProducerSettings
 
-__all__ = ["GroupMetadata", "Transaction", "TransactionalProducer"]
-
-
-class GroupMetadata(NamedTuple):
-    """Who commits for a group. Where a generation is given, a member that the group has left behind is refused.
-
-    Attributes
-    ----------
-    group : str
-    generation : int
-        -1 where nobody asks.
-    member_id : str
-    group_instance_id : str or None
-    """
-
-    group: str
-    generation: int = -1
-    member_id: str = ""
-    group_instance_id: str | None = None
+__all__ = ["Transaction", "TransactionalProducer"]
 
 
 class Transaction:
@@ -120,7 +102,7 @@ class TransactionalProducer(ProducerCore):
     def _transactional_id(self) -> str:
         self._check_open()
         if self.settings.transactional_id is None:
-            raise InvalidTxnStateError("this producer has no transactions; make one with broker.producer(transactional_id=...)")
+            raise InvalidTxnStateError("this producer has no transactions; broker.producer(transactional_id=...) makes one")
         if self._is_fenced:
             raise ProducerFencedError(
                 f"another producer has taken transactional_id {self.settings.transactional_id!r} over; close this one"
