@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import tempfile
 import threading
@@ -19,6 +18,7 @@ RECORDS = 400_000
 RECORDS_PER_KEY = 10
 VALUE_BYTES = 84  # with a key of 12 bytes and what the format adds, about 100
 CHUNK_BYTES = 1 << 20
+ROUNDS = 3
 
 
 def make_log(directory: str, records: int, keys: int, **settings: Any) -> Any:
@@ -42,10 +42,12 @@ def make_log(directory: str, records: int, keys: int, **settings: Any) -> Any:
     return log
 
 
-def copy_checked(source: str, target: str) -> None:
-    """Reads a file, checks a CRC over every byte, and writes them elsewhere: what moving the bytes costs at least."""
+def copy_checked(source: str, target: str, *, sync: bool = False) -> float:
+    """Seconds to read a file, check a CRC over every byte, and write them elsewhere: what moving the bytes costs at
+    least."""
     from logstore._native.checksum import crc32c
 
+    started = time.perf_counter()
     with open(source, "rb", buffering=0) as file, open(target, "wb", buffering=0) as out:
         buffer = bytearray(CHUNK_BYTES)
         crc = 0
@@ -53,8 +55,13 @@ def copy_checked(source: str, target: str) -> None:
             view = memoryview(buffer)[:size]
             crc ^= crc32c(view)
             out.write(view)
+        if sync:
+            os.fdatasync(out.fileno())
+    seconds = time.perf_counter() - started
+    os.unlink(target)
     if not crc:
         raise WrongResultError("the CRC of all chunks is 0")
+    return seconds
 
 
 def append_rate(log: Any, seconds: float, while_alive: threading.Thread | None = None) -> float:
@@ -89,48 +96,44 @@ class Compact:
 
 
 def main(records: int, keys: int) -> None:
-    """Prints one table; both sides in the same run."""
-    rounds = 3
-    copies, compactions, beside = [], [], []
+    """Prints one table; all sides in the same run."""
+    copies, synced_copies, compactions = [], [], []
     report = None
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory(prefix="bench-compaction-", dir=".") as directory:
             log = make_log(directory, records, keys)
-            source = log.segments[0].path
             size = sum(segment.size_bytes for segment in log.segments)
-            for _ in range(2):
-                started = time.perf_counter()
-                for index, segment in enumerate(log.segments[:-1]):
-                    copy_checked(segment.path, os.path.join(directory, f"copy-{index}"))
-                copies.append(time.perf_counter() - started)
-                for index in range(len(log.segments) - 1):
-                    os.unlink(os.path.join(directory, f"copy-{index}"))
+            sources = [segment.path for segment in log.segments[:-1]]
+            target = os.path.join(directory, "copy")
+            copies.append(sum(copy_checked(source, target) for source in sources))
+            synced_copies.append(sum(copy_checked(source, target, sync=True) for source in sources))
             started = time.perf_counter()
             report = log.compact()
             compactions.append(time.perf_counter() - started)
             log.close()
-            del source
     with tempfile.TemporaryDirectory(prefix="bench-compaction-", dir=".") as directory:
         log = make_log(directory, records, keys)
-        alone = append_rate(log, 1.0)
-        for _ in range(2):
+        rates = []
+        for _ in range(3):
+            alone = append_rate(log, 0.5)
             log.roll()
             thread = threading.Thread(target=log.compact)
             thread.start()
-            beside.append(append_rate(log, 5.0, thread))
+            rates.append((alone, append_rate(log, 5.0, thread)))
             thread.join()
-        alone = statistics.median([alone, append_rate(log, 1.0), append_rate(log, 1.0)])
         log.close()
+    alone, beside = sorted(rates, key=lambda pair: pair[1] / pair[0])[1]
     assert report is not None
-    copy, compaction = min(copies), min(compactions)
-    print(f"{records} records, {keys} keys, {size / 1e6:.0f} MB; the best of {rounds} rounds")
-    print(f"copy with CRC, no sync   {copy:.3f} s   {size / copy / 1e6:7.0f} MB/s")
-    print(f"compaction, synced       {compaction:.3f} s   {size / compaction / 1e6:7.0f} MB/s   {copy / compaction:.0%} of it")
-    print(f"memory of the map        {report.memory_bytes / 1e6:.1f} MB, {report.memory_bytes / report.keys_count:.1f} bytes a key")
-    print(f"appends                  {alone:,.0f}/s alone, beside a compaction {statistics.median(beside):,.0f}/s "
-          f"({statistics.median(beside) / alone:.0%})")
+    copy, synced, compaction = min(copies), min(synced_copies), min(compactions)
+    print(f"{records} records, {keys} keys, {size / 1e6:.0f} MB; the best of {ROUNDS} rounds")
+    for name, seconds in (("copy, CRC checked", copy), ("the same, synced", synced), ("compaction, synced", compaction)):
+        print(f"{name:20} {seconds:7.3f} s {size / seconds / 1e6:7.0f} MB/s")
+    print(f"compaction at {copy / compaction:.0%} of a copy, {synced / compaction:.0%} of a synced one")
+    print(f"memory {report.memory_bytes / 1e6:.1f} MB, {report.memory_bytes / report.keys_count:.1f} bytes a key")
+    print(f"appends {alone:,.0f}/s alone, {beside:,.0f}/s beside a compaction ({beside / alone:.0%})")
 
 
 if __name__ == "__main__":
     given = [int(argument) for argument in sys.argv[1:]]
-    main(given[0] if given else 5 * RECORDS, given[1] if len(given) > 1 else (given[0] if given else 5 * RECORDS) // RECORDS_PER_KEY)
+    total = given[0] if given else 5 * RECORDS
+    main(total, given[1] if len(given) > 1 else total // RECORDS_PER_KEY)

@@ -52,15 +52,36 @@ struct ls_compactor {
     size_t aborted_capacity;
 };
 
-/* Puts the keys of a batch's records into the map. *is_full: it ended before a record, from which on nothing was taken
- * in; compactor->mapped_end_offset is its offset. */
-ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_header *header, const uint8_t *payload,
+static inline bool ls_is_control(const ls_batch_header *header) {
+    return (header->attributes & LS_ATTRIBUTE_CONTROL) != 0;
+}
+
+static inline bool ls_is_transactional(const ls_batch_header *header) {
+    return header->producer_id >= 0 && (header->attributes & LS_ATTRIBUTE_TRANSACTIONAL) != 0;
+}
+
+/* The next whole batch, its structure and its place checked, becomes compactor->header. LS_END: less than a
+ * batch is left, of which *wanted bytes are needed. */
+ls_status ls_compaction_next_batch(ls_compactor *compactor, const uint8_t *at, const uint8_t *end,
+                                   int64_t position, size_t *wanted, ls_fault *fault);
+/* Of the batch at hand, everything that this has not checked. */
+ls_status ls_compaction_validate(const ls_compactor *compactor, const uint8_t *at, ls_fault *fault);
+void ls_compaction_batch_is_done(ls_compactor *compactor);
+/* The position of a fault among records is that in the uncompressed batch: it becomes one in the file. */
+ls_status ls_compaction_in_file(const ls_compactor *compactor, ls_status status, ls_fault *fault);
+bool ls_compaction_needs_history(const ls_compactor *compactor);
+
+/* Puts the keys of a batch's records into the map. *is_full: it ended before a record, from which on nothing
+ * was taken in; compactor->mapped_end_offset is its offset. */
+ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_header *header,
+                                    const uint8_t *payload,
                                     const uint8_t *payload_end, bool *is_full, ls_fault *fault);
 
 /* Whether the first pass has found later records for all of a batch's. */
 bool ls_compaction_is_superseded(const ls_compactor *compactor, const ls_batch_header *header);
 
-/* Judges a data batch's records: compactor->kept becomes those that stay. *has_tombstone: one of them is null. */
+/* Judges a data batch's records: compactor->kept becomes those that stay. *has_tombstone: one of them is
+ * null. */
 ls_status ls_compaction_judge_records(ls_compactor *compactor, const ls_batch_header *header,
                                       const uint8_t *payload, const uint8_t *payload_end, bool *has_tombstone,
                                       ls_fault *fault);

@@ -20,7 +20,8 @@ ls_status ls_byte_buffer_reserve(ls_byte_buffer *buffer, size_t more, ls_fault *
     if (more <= buffer->capacity - buffer->size) return LS_OK;
     size_t capacity = buffer->capacity < BUFFER_BYTES_MIN ? BUFFER_BYTES_MIN : buffer->capacity;
     while (capacity - buffer->size < more) {
-        if (capacity > SIZE_MAX / 2) return ls_fail(fault, LS_NO_MEMORY, "output of a compaction", -1, -1, -1);
+        if (capacity > SIZE_MAX / 2) return ls_fail(fault, LS_NO_MEMORY, "output of a compaction", -1, -1,
+                                                    -1);
         capacity *= 2;
     }
     uint8_t *bytes = realloc(buffer->bytes, capacity);
@@ -122,7 +123,8 @@ static LS_NOINLINE void cover_offset(ls_compactor *compactor, int64_t offset) {
     memset(grown + compactor->superseded_words, 0, (words - compactor->superseded_words) * sizeof *grown);
     compactor->superseded = grown;
     compactor->superseded_words = words;
-    compactor->superseded_end_offset = ls_add_wrapping(compactor->rules.first_dirty_offset, (int64_t)(words * 64));
+    compactor->superseded_end_offset = ls_add_wrapping(compactor->rules.first_dirty_offset,
+                                                       (int64_t)(words * 64));
 }
 
 static LS_ALWAYS_INLINE bool is_marked(const ls_compactor *compactor, int64_t offset) {
@@ -164,7 +166,8 @@ static bool put_window(ls_compactor *compactor, map_window *window) {
     return true;
 }
 
-ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_header *header, const uint8_t *payload,
+ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_header *header,
+                                    const uint8_t *payload,
                                     const uint8_t *payload_end, bool *is_full, ls_fault *fault) {
     ls_status status = check_codec(header, fault);
     if (status != LS_OK) return status;
@@ -248,7 +251,8 @@ typedef struct judged_record {
     bool is_null;
 } judged_record;
 
-static void judge_window(ls_compactor *compactor, const judged_record *window, int count, bool drops_tombstones,
+static void judge_window(ls_compactor *compactor, const judged_record *window, int count,
+                         bool drops_tombstones,
                          bool *has_tombstone) {
     for (int i = 0; i < count; i++) {
         const judged_record *record = &window[i];
@@ -351,7 +355,8 @@ ls_status ls_compaction_encode_kept(const ls_compactor *compactor, int64_t base_
         int64_t delta = (int64_t)((uint64_t)record->timestamp - (uint64_t)base_timestamp);
         size_t length = 1 + ls_varint64_size_bytes(delta) + record->tail_bytes;
         if (length > INT32_MAX) {
-            return ls_fail(fault, LS_TOO_LARGE, "record would be larger than the format allows", -1, INT32_MAX,
+            return ls_fail(fault, LS_TOO_LARGE, "record would be larger than the format allows", -1,
+                           INT32_MAX,
                            (int64_t)length);
         }
         at = ls_varint32_write(at, (int32_t)length);

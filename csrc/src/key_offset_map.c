@@ -16,7 +16,8 @@ ls_status ls_key_offset_map_create(size_t memory_bytes_max, const uint8_t secret
     ls_key_offset_map *map = calloc(1, sizeof *map);
     if (map == NULL) return ls_fail(fault, LS_NO_MEMORY, "key map", -1, (int64_t)sizeof *map, 0);
     map->memory_bytes_max = memory_bytes_max;
-    while (map->parts_bits < LS_KEY_PARTS_BITS_MAX && memory_bytes_max >> (map->parts_bits + 1) >= PART_BYTES_MIN)
+    while (map->parts_bits < LS_KEY_PARTS_BITS_MAX &&
+           memory_bytes_max >> (map->parts_bits + 1) >= PART_BYTES_MIN)
         map->parts_bits++;
     map->secret[0] = load_little(secret);
     map->secret[1] = load_little(secret + 8);
@@ -42,7 +43,8 @@ bool ls_key_map_grow(ls_key_offset_map *map, map_part *grown) {
     uint64_t left = (map->memory_bytes_max - map->memory_bytes) / LS_KEY_SLOT_BYTES;
     if (slots_count > old_count + left) slots_count = old_count + left;
     if (slots_count > UINT32_MAX) slots_count = UINT32_MAX;
-    if (keys_max(slots_count) <= keys_max(old_count) || slots_count - old_count < old_count / 32) return false;
+    if (keys_max(slots_count) <= keys_max(old_count) ||
+        slots_count - old_count < old_count / 32) return false;
     slot *slots = calloc((size_t)slots_count, sizeof *slots);
     if (slots == NULL) return false;
     map_part old = *grown;

@@ -132,7 +132,8 @@ static inline slot *find_slot(const map_part *part, ls_key_hash hash) {
 
 bool ls_key_map_grow(ls_key_offset_map *map, map_part *grown);
 
-static inline bool ls_key_map_put(ls_key_offset_map *map, ls_key_hash hash, int64_t offset, int64_t *previous) {
+static inline bool ls_key_map_put(ls_key_offset_map *map, ls_key_hash hash, int64_t offset,
+                                  int64_t *previous) {
     map_part *part = &map->parts[part_of(map, hash) - map->parts];
     slot *at = part->slots_count == 0 ? NULL : find_slot(part, hash);
     if (at == NULL || at->taken == 0) {

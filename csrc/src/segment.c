@@ -201,8 +201,8 @@ ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t ba
     return LS_OK;
 }
 
-ls_status ls_segment_append_batches(ls_segment *segment, const uint8_t *batches, size_t size, size_t *appended,
-                                    ls_fault *fault) {
+ls_status ls_segment_append_batches(ls_segment *segment, const uint8_t *batches, size_t size,
+                                    size_t *appended, ls_fault *fault) {
     int64_t start = ls_segment_own_size(segment);
     size_t done = 0;
     ls_status status = LS_OK;

@@ -58,7 +58,8 @@ static size_t producer_place(const ls_transaction_history *history, int64_t prod
 const ls_producer_last *ls_transaction_history_producer(const ls_transaction_history *history,
                                                         int64_t producer_id) {
     size_t place = producer_place(history, producer_id);
-    if (place == history->producers_count || history->producers[place].producer_id != producer_id) return NULL;
+    if (place == history->producers_count ||
+        history->producers[place].producer_id != producer_id) return NULL;
     return &history->producers[place];
 }
 
@@ -110,7 +111,8 @@ ls_status ls_transaction_history_add(ls_transaction_history *history, const uint
     producer->open_offset = -1;
     if (marker == LS_MARKER_COMMIT) return LS_OK;
     void *items = history->aborted;
-    status = reserve(&items, &history->aborted_capacity, history->aborted_count, sizeof *history->aborted, fault);
+    status = reserve(&items, &history->aborted_capacity, history->aborted_count, sizeof *history->aborted,
+                     fault);
     history->aborted = items;
     if (status != LS_OK) return status;
     int64_t open_offset = ls_transaction_history_first_open(history);
@@ -132,6 +134,28 @@ static int by_first_offset(const void *a, const void *b) {
 void ls_transaction_history_finish(ls_transaction_history *history) {
     if (history->aborted_count > 1)
         qsort(history->aborted, history->aborted_count, sizeof *history->aborted, by_first_offset);
+}
+
+static int by_producer_id(const void *a, const void *b) {
+    int64_t left = ((const ls_producer_last *)a)->producer_id;
+    int64_t right = ((const ls_producer_last *)b)->producer_id;
+    return (left > right) - (left < right);
+}
+
+ls_status ls_transaction_history_set_producers(ls_transaction_history *history,
+                                               const ls_producer_last *producers, size_t count,
+                                               ls_fault *fault) {
+    ls_producer_last *copied = calloc(count + 1, sizeof *copied);
+    if (copied == NULL) return ls_fail(fault, LS_NO_MEMORY, "producers of a log", -1, (int64_t)count, 0);
+    if (count > 0) {
+        memcpy(copied, producers, count * sizeof *copied);
+        qsort(copied, count, sizeof *copied, by_producer_id);
+    }
+    free(history->producers);
+    history->producers = copied;
+    history->producers_count = count;
+    history->producers_capacity = count + 1;
+    return LS_OK;
 }
 
 /* ---- a walk that knows how it went on -------------------------------------------------------- */
@@ -160,7 +184,8 @@ static size_t ongoing_place(const ls_transaction_walk *walk, int64_t producer_id
 
 static ls_ongoing_transaction *find_ongoing(const ls_transaction_walk *walk, int64_t producer_id) {
     size_t place = ongoing_place(walk, producer_id);
-    return place < walk->count && walk->ongoing[place].producer_id == producer_id ? &walk->ongoing[place] : NULL;
+    return place < walk->count && walk->ongoing[place].producer_id == producer_id ? &walk->ongoing[place] :
+        NULL;
 }
 
 static ls_status begin(ls_transaction_walk *walk, int64_t producer_id, size_t aborted, ls_fault *fault) {
@@ -171,7 +196,8 @@ static ls_status begin(ls_transaction_walk *walk, int64_t producer_id, size_t ab
         ls_status status = reserve(&items, &walk->capacity, walk->count, sizeof *walk->ongoing, fault);
         walk->ongoing = items;
         if (status != LS_OK) return status;
-        memmove(walk->ongoing + place + 1, walk->ongoing + place, (walk->count - place) * sizeof *walk->ongoing);
+        memmove(walk->ongoing + place + 1, walk->ongoing + place,
+                (walk->count - place) * sizeof *walk->ongoing);
         walk->count++;
         known = &walk->ongoing[place];
     }
@@ -209,8 +235,10 @@ ls_status ls_transaction_walk_data(ls_transaction_walk *walk, const ls_batch_hea
     return LS_OK;
 }
 
-ls_status ls_transaction_walk_marker(ls_transaction_walk *walk, const ls_batch_header *header, ls_marker marker,
-                                     bool *has_data, const ls_aborted_transaction **aborted, ls_fault *fault) {
+ls_status ls_transaction_walk_marker(ls_transaction_walk *walk, const ls_batch_header *header,
+                                     ls_marker marker,
+                                     bool *has_data, const ls_aborted_transaction **aborted,
+                                         ls_fault *fault) {
     ls_status status = begin_aborted(walk, header->base_offset, fault);
     if (status != LS_OK) return status;
     *has_data = false;

@@ -62,6 +62,7 @@ from logstore._native.core cimport (
     ls_key_offset_map_hash,
     ls_key_offset_map_memory_bytes,
     ls_key_offset_map_put,
+    ls_producer_last,
     ls_segment_append_batches,
     ls_status,
     ls_transaction_history,
@@ -69,6 +70,7 @@ from logstore._native.core cimport (
     ls_transaction_history_finish,
     ls_transaction_history_first_open,
     ls_transaction_history_free,
+    ls_transaction_history_set_producers,
 )
 from logstore._native.faults cimport raise_fault
 from logstore._native.record_batch cimport RecordBatch, compressed_batch
@@ -218,12 +220,19 @@ cdef class BatchFile:
 
 @cython.final
 cdef class TransactionHistory:
-    """What became of the transactions of a log, and each producer's last batch. One thread at a time."""
+    """What became of the transactions of a log, and each producer's last batch. One thread at a time.
+
+    Parameters
+    ----------
+    partial : bool
+        Nothing will be known of transactions, only of producers.
+    """
 
     cdef ls_transaction_history history
 
-    def __cinit__(self):
+    def __cinit__(self, bint partial=False):
         memset(&self.history, 0, sizeof(self.history))
+        self.history.is_partial = partial
 
     def __dealloc__(self):
         ls_transaction_history_free(&self.history)
@@ -260,6 +269,25 @@ cdef class TransactionHistory:
                 pause(got, 0)
         file.close()
 
+    def set_producers(self, producers):
+        """Takes the last batch of each producer from elsewhere: (producer id, offset of its last record or -1, epoch)."""
+        cdef list rows = list(producers)
+        cdef ls_producer_last *items = <ls_producer_last *>realloc(NULL, (len(rows) + 1) * sizeof(ls_producer_last))
+        cdef ls_fault fault
+        cdef ls_status status
+        cdef Py_ssize_t i
+        if items == NULL:
+            raise MemoryError(f"no memory for {len(rows)} producers")
+        try:
+            for i in range(len(rows)):
+                items[i].producer_id, items[i].last_data_offset, items[i].epoch = rows[i]
+                items[i].open_offset = -1
+            status = ls_transaction_history_set_producers(&self.history, items, len(rows), &fault)
+        finally:
+            free(items)
+        if status != LS_OK:
+            raise_fault(&fault, "<memory>")
+
     def finish(self):
         """All batches are in; `aborted` is in order of first offsets from here on."""
         ls_transaction_history_finish(&self.history)
@@ -295,7 +323,8 @@ cdef class Compactor:
     erased_key : bytes, optional
         Not compaction: records with this key go, all else stays.
     history : callable, optional
-        Gives a finished `TransactionHistory` once a producer's batch asks for one.
+        Gives a finished `TransactionHistory` once a producer's batch asks for one, ``history(False)``; a partial one will do
+        until ``history(True)`` is called.
     """
 
     cdef ls_compactor *compactor
@@ -329,7 +358,7 @@ cdef class Compactor:
         ls_compactor_free(self.compactor)
 
     cdef int take_history(self) except -1:
-        cdef TransactionHistory history = self.make_history()
+        cdef TransactionHistory history = self.make_history(self.history is not None)
         ls_compactor_set_history(self.compactor, &history.history)
         self.history = history
         return 0

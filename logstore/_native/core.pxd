@@ -378,9 +378,20 @@ cdef extern from "logstore/transaction_history.h" nogil:
         int64_t last_offset
         int64_t last_stable_offset
 
+    ctypedef struct ls_producer_last:
+        int64_t producer_id
+        int64_t last_data_offset
+        int64_t open_offset
+        int16_t epoch
+
     ctypedef struct ls_transaction_history:
         ls_aborted_transaction *aborted
         size_t aborted_count
+        bint is_partial
+
+    ls_status ls_transaction_history_set_producers(ls_transaction_history *history,
+                                                   const ls_producer_last *producers, size_t count,
+                                                   ls_fault *fault)
 
     void ls_transaction_history_free(ls_transaction_history *history)
     ls_status ls_transaction_history_add(ls_transaction_history *history, const uint8_t *batch,

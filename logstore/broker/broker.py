@@ -486,7 +486,7 @@ class Broker(TransactionService, PartitionService):
 
     def _forget_offsets(self, name: str) -> None:
         """Takes a topic out of Kafka's offset checkpoints: another topic of that name starts anew."""
-        for file_name in (layout.RECOVERY_POINT_FILE, layout.LOG_START_FILE):
+        for file_name in (layout.RECOVERY_POINT_FILE, layout.LOG_START_FILE, layout.CLEANER_OFFSET_FILE):
             path = os.path.join(self.path, file_name)
             offsets = read_offsets(path)
             kept = {place: offset for place, offset in offsets.items() if place[0] != name}

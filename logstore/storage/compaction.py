@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from logstore._native.compaction import Compactor, KeyOffsetMap, TransactionHistory
@@ -276,7 +277,7 @@ class _Compaction:
             offset_map = KeyOffsetMap(self.memory_bytes)
             compactor = Compactor(
                 offset_map, first_dirty_offset=first_dirty, first_uncleanable_offset=end, now_ms=self.now_ms,
-                delete_retention_ms=self.log.config["delete.retention.ms"], history=lambda: self._transaction_history(end),
+                delete_retention_ms=self.log.config["delete.retention.ms"], history=partial(self._transaction_history, end),
             )
             self.done_bytes = 0
             self.total_bytes = sum(segment.size_bytes * (1 + (stop > first_dirty)) for segment, stop in sources)
@@ -304,16 +305,27 @@ class _Compaction:
             raise
         return mapped_end
 
-    def _transaction_history(self, end_offset: int) -> TransactionHistory:
-        """Read once, when the first producer's batch asks for it: up to the end, since that is where fates are decided."""
+    def _transaction_history(self, end_offset: int, of_transactions: bool) -> TransactionHistory:
+        """What is known of producers; of transactions, once the first batch of one asks for it, from the log itself up to
+        its end, since that is where fates are decided: nothing that is not covered by a CRC decides what goes."""
+        log = self.log
+        last_batches = [
+            (producer.producer_id, producer.batches[-1].last_offset if producer.batches else -1, producer.epoch)
+            for producer in log.producers()
+        ]
+        if not of_transactions and not log.has_transactions:
+            history = TransactionHistory(partial=True)
+            history.set_producers(last_batches)
+            return history
         if self.history is None:
             history = TransactionHistory()
-            for segment in self.log.segments:
+            for segment in log.segments:
                 history.add_segment(segment.path, segment.size_bytes, self._moved_aside)
             history.finish()
-            self.history = history
             if history.first_open_offset < end_offset:
                 raise OpenTransactionError(history.first_open_offset)
+            history.set_producers(last_batches)
+            self.history = history
         return self.history
 
     def _groups(self, sources: list[tuple[Segment, int]]) -> list[list[tuple[Segment, int]]]:

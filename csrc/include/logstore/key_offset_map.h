@@ -37,8 +37,8 @@ size_t ls_key_offset_map_memory_bytes(const ls_key_offset_map *map); /* allocate
 /* key may be NULL where key_bytes is 0. */
 ls_key_hash ls_key_offset_map_hash(const ls_key_offset_map *map, const uint8_t *key, size_t key_bytes);
 
-/* The offset of a key becomes this one, 0 or above; *previous is what it was, -1 for a new key. False: the key
- * is new, and there is no room (or no memory); nothing has changed. */
+/* The offset of a key becomes this one, 0 or above; *previous is what it was, -1 for a new key. False: the
+ * key is new, and there is no room (or no memory); nothing has changed. */
 bool ls_key_offset_map_put(ls_key_offset_map *map, ls_key_hash hash, int64_t offset, int64_t *previous);
 
 /* -1 for a key that was not put. */

@@ -83,10 +83,11 @@ int ls_segment_should_roll(const ls_segment *segment, const ls_roll_policy *poli
 ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t batch_bytes,
                             const ls_batch_header *header, ls_fault *fault);
 
-/* Appends whole, validated batches in one write, as many as fit: *appended says how many bytes that are; less than size
- * with LS_FULL. For a segment that nobody reads yet: after another failure it is only good to be freed. */
-ls_status ls_segment_append_batches(ls_segment *segment, const uint8_t *batches, size_t size, size_t *appended,
-                                    ls_fault *fault);
+/* Appends whole, validated batches in one write, as many as fit: *appended says how many bytes that are; less
+ * than size with LS_FULL. For a segment that nobody reads yet: after another failure it is only good to be
+ * freed. */
+ls_status ls_segment_append_batches(ls_segment *segment, const uint8_t *batches, size_t size,
+                                    size_t *appended, ls_fault *fault);
 
 /* The closing time index entry, when the segment becomes inactive or is closed. Idempotent. */
 void ls_segment_close_time_index(ls_segment *segment);

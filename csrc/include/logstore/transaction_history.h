@@ -1,5 +1,6 @@
-/* What became of each producer's transactions in a log, from its batches alone (log-format, 10.5): which were aborted,
- * which are open, and each producer's last batch. And, for a second walk over the same log, what a batch belongs to.
+/* What became of each producer's transactions in a log, from its batches alone (log-format, 10.5): which
+ * were aborted, which are open, and each producer's last batch. And, for a second walk over the same log,
+ * what a batch belongs to.
  *
  * An object belongs to one thread at a time. */
 #ifndef LOGSTORE_TRANSACTION_HISTORY_H
@@ -44,6 +45,7 @@ typedef struct ls_transaction_history {
     ls_producer_last *producers; /* by producer_id */
     size_t producers_count;
     size_t producers_capacity;
+    bool is_partial; /* nothing is known of transactions, only of producers */
 } ls_transaction_history;
 
 /* Zero-initialised, a history is empty. */
@@ -53,6 +55,11 @@ void ls_transaction_history_free(ls_transaction_history *history);
 ls_status ls_transaction_history_add(ls_transaction_history *history, const uint8_t *batch,
                                      const ls_batch_header *header, ls_fault *fault);
 void ls_transaction_history_finish(ls_transaction_history *history);
+
+/* What is known of producers from elsewhere, in place of what the walk has found; in any order. LS_NO_MEMORY. */
+ls_status ls_transaction_history_set_producers(ls_transaction_history *history,
+                                               const ls_producer_last *producers, size_t count,
+                                               ls_fault *fault);
 
 /* The smallest first offset of an open transaction; INT64_MAX where none is open. */
 int64_t ls_transaction_history_first_open(const ls_transaction_history *history);
@@ -81,13 +88,15 @@ typedef struct ls_transaction_walk {
 void ls_transaction_walk_start(ls_transaction_walk *walk, const ls_transaction_history *history);
 void ls_transaction_walk_free(ls_transaction_walk *walk);
 
-/* The next data batch with the transactional bit; *is_aborted: it belongs to an aborted transaction. LS_NO_MEMORY. */
+/* The next data batch with the transactional bit; *is_aborted: it belongs to an aborted transaction.
+ * LS_NO_MEMORY. */
 ls_status ls_transaction_walk_data(ls_transaction_walk *walk, const ls_batch_header *header, bool *is_aborted,
                                    ls_fault *fault);
 
-/* The next marker. *has_data: data of its transaction was seen in this walk. *aborted: the transaction it aborted, or
- * NULL. LS_NO_MEMORY. */
-ls_status ls_transaction_walk_marker(ls_transaction_walk *walk, const ls_batch_header *header, ls_marker marker,
+/* The next marker. *has_data: data of its transaction was seen in this walk. *aborted: the transaction it
+ * aborted, or NULL. LS_NO_MEMORY. */
+ls_status ls_transaction_walk_marker(ls_transaction_walk *walk, const ls_batch_header *header,
+                                     ls_marker marker,
                                      bool *has_data, const ls_aborted_transaction **aborted, ls_fault *fault);
 
 #endif
