@@ -11,9 +11,12 @@ from logstore.errors import LogstoreError
 
 if TYPE_CHECKING:
     import re
+    from collections.abc import Callable, Iterable
 
+    from logstore._native.record_batch import Record
     from logstore.clients.consumer import Consumer
     from logstore.clients.consumer_config import ConsumerOptions
+    from logstore.clients.processing import Processed
     from logstore.clients.producer import Producer
     from logstore.clients.producer_settings import ProducerOptions
 
@@ -27,6 +30,7 @@ class Broker(broker.Broker):
     """
 
     def __init__(self, path: str | os.PathLike[str], **settings: Any):
+        self._processing: set[str] = set()
         self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
         self._producers: weakref.WeakSet[Producer] = weakref.WeakSet()
         super().__init__(path, **settings)
@@ -163,6 +167,85 @@ class Broker(broker.Broker):
                 consumer.close()
                 raise
         return consumer
+
+    def process(
+        self,
+        topic: str | Iterable[str],
+        handler: Callable[[Record], Any],
+        *,
+        to: str | None = None,
+        group: str,
+        transactional_id: str | None = None,
+        exactly_once: bool = True,
+        retries: int = 3,
+        retry_backoff: float = 0.1,
+        dead_letter: str | None = None,
+        batch: int = 500,
+        stop: Any = None,
+    ) -> Processed:
+        """Calls a handler with each record of a topic and sends what it gives, as one transaction a batch.
+
+        Parameters
+        ----------
+        topic : str or iterable of str
+            What is read.
+        handler : callable
+            Gets a `Record`; gives None, bytes (sent under the record's key), ``(key, value)``, a record, a
+            `logstore.clients.processing.Output`, or any number of these, also as a generator.
+        to : str, optional
+            The topic that gets what it gives.
+        group : str
+            Shares the work: run it in several threads, and each reads some of the partitions.
+        transactional_id : str, optional
+            Derived from the group, if not given.
+        exactly_once : bool
+            False: without transactions, so that a crash repeats the last batch.
+        retries : int
+            How often a handler that raises is called again with the same record.
+        retry_backoff : float
+            Seconds before the first of these times; doubled each time.
+        dead_letter : str, optional
+            The topic that gets records with which the handler has failed for good, with headers ``error.type``,
+            ``error.message``, ``error.attempts``, ``error.topic``, ``error.partition``, ``error.offset`` added. Without,
+            the handler's exception ends the call.
+        batch : int
+            Most records in a transaction.
+        stop : threading.Event, callable or "end", optional
+            Ends the call between two transactions once it is set, or gives True; ``"end"``: when everything is read.
+
+        Returns
+        -------
+        Processed
+            Counts of what was committed.
+
+        Raises
+        ------
+        ProducerFencedError
+            Somebody else has the ``transactional_id``.
+        InvalidConfigError, UnknownTopicOrPartitionError, StorageFailureError, ClosedError
+            And whatever the handler raises. What was not committed will be handled again.
+
+        Notes
+        -----
+        Ctrl-C interrupts it at once; the transaction in hand is taken back. A handler is called again with a record whose
+        transaction was not committed: its effects elsewhere are its own to guard.
+        """
+        from logstore.clients.processing import process
+
+        self._check_writable()
+        topics = [topic] if isinstance(topic, str) else list(topic)
+        number = 0
+        with self._lock:
+            while (name := transactional_id or f"{group}.{number}") in self._processing and transactional_id is None:
+                number += 1
+            self._processing.add(name)
+        try:
+            return process(
+                self, topics, handler, to=to, group=group, transactional_id=name, exactly_once=exactly_once,
+                retries=retries, retry_backoff=retry_backoff, dead_letter=dead_letter, batch=batch, stop=stop,
+            )
+        finally:
+            self._processing.discard(name)
 
     def close(self) -> None:
         """Has its producers deliver what they hold, then flushes and closes everything. Idempotent.

@@ -65,7 +65,7 @@ def test_a_transaction_is_seen_when_it_is_committed(broker):
 
 def test_one_that_raises_is_never_seen(broker):
     with broker.producer(transactional_id="x", linger_ms="1h") as producer:
-        with pytest.raises(ZeroDivisionError), producer.transaction() as transaction:
+        with pytest.raises(ZeroDivisionError), producer.transaction() as transaction:  # noqa: PT012
             appended = transaction.send("t", b"appended", partition=0)
             appended.result(SECONDS)
             waiting = transaction.send("t", b"waiting", partition=0)
@@ -303,7 +303,7 @@ def test_offsets_of_a_member_left_behind_are_refused(broker):
 
 def test_groups_read_what_is_committed_unless_told_otherwise(broker):
     with broker.producer(transactional_id="x") as producer:
-        with pytest.raises(ZeroDivisionError), producer.transaction() as transaction:
+        with pytest.raises(ZeroDivisionError), producer.transaction() as transaction:  # noqa: PT012
             transaction.send("t", b"aborted", partition=0).result(SECONDS)
             raise ZeroDivisionError
         with producer.transaction() as transaction:
