@@ -550,7 +550,11 @@ class Log(FlushedLog):
         if not checkpoint.is_contiguous:
             opened.segments[-1].allow_gaps()
         opened.log_end_offset = offset
-        self._load_producers_of(opened, checkpoint.log_start_offset, checkpoint)
+        try:
+            self._load_producers_of(opened, checkpoint.log_start_offset, checkpoint)
+        except StorageFailureError as error:  # the files are cut, and what their producers did is not known
+            self._fail(error)
+            raise
         if self.damage is not None:
             self._set_write_state(log_appender.STATE_READ_ONLY)
             raise self.damage
