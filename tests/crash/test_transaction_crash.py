@@ -1,0 +1,87 @@
+"""A transaction over three partitions and an offset commit, killed before, and half way through, each file operation: all
+of it is there afterwards, or nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import shim
+
+import logstore
+
+PROGRAM = textwrap.dedent("""
+    import os, shutil, sys
+    import logstore
+    from shim import Shim
+    start, work, calls, action = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+    shim = Shim()
+    n = 0
+    while True:
+        n += 1
+        folder = os.path.join(work, str(n))
+        shutil.copytree(start, folder)
+        child = os.fork()
+        if child == 0:
+            broker = logstore.open(folder, durability="flushed")
+            producer = broker.producer(transactional_id="x", linger_ms="1h")
+            producer.init_transactions()
+            shim.arm(folder, calls, n, action)
+            with producer.transaction() as transaction:
+                for partition in range(3):
+                    transaction.send("t", b"new%d" % partition, partition=partition)
+                transaction.send_offsets({("in", 0): 9}, "g")
+            open(folder + ".committed", "w").close()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+        assert os.waitstatus_to_exitcode(status) == 42, status
+    print(n)
+""")
+
+
+def state_of(folder: Path) -> tuple[list[bytes], int]:
+    with logstore.open(folder) as broker:
+        values = sorted(record.value for record in broker.topic("t").read(isolation_level="read_committed"))
+        assert [log.open_transactions() for log in broker.logs()] == [[]] * len(list(broker.logs()))
+        with broker.producer(transactional_id="x") as producer, producer.transaction() as transaction:
+            transaction.send("t", b"later", partition=1)
+        assert b"later" in [record.value for record in broker.topic("t").read(isolation_level="read_committed")]
+        return values, broker.coordinator.committed_offsets("g")["in", 0].offset
+
+
+@pytest.mark.parametrize("action", [shim.KILL, shim.KILL_HALF_WAY])
+def test_all_or_nothing_whenever_it_is_killed(library: Path, work: Path, action: int) -> None:
+    start = work / "start"
+    with logstore.open(start) as broker:
+        broker.create_topic("t", partitions=3)
+        broker.create_topic("in")
+        with broker.producer(transactional_id="x") as producer, producer.transaction() as transaction:
+            transaction.send("t", b"old", partition=0)
+            transaction.send_offsets({("in", 0): 4}, "g")
+    states = work / f"states{action}"
+    states.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, start, states, "ocwstrum" if action == shim.KILL else "w", str(action)],
+        env=shim.environment(library), check=True, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    count = int(done.stdout)
+    everything, nothing = ([b"new0", b"new1", b"new2", b"old"], 9), ([b"old"], 4)
+    seen = []
+    for number in range(1, count + 1):
+        folder = states / str(number)
+        seen.append(state_of(folder))
+        assert seen[-1] in (everything, nothing), number
+        if (states / f"{number}.committed").exists():
+            assert seen[-1] == everything
+        shutil.rmtree(folder)
+    assert seen[0] == nothing
+    assert seen[-1] == everything
+    assert seen == sorted(seen, key=lambda state: state == everything), "once decided, it stays so"
+    print(f"{count} states, {seen.count(nothing)} of them without the transaction")
+    assert count >= (10 if action == shim.KILL else 5)
