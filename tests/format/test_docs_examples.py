@@ -33,6 +33,13 @@ from reference_files import (
 from logstore.broker.metadata import read_topics
 from logstore.broker.offsets_schema import decode_key, decode_offset_value, encode_offset_key, encode_offset_value
 from logstore.broker.offsets_topic import java_string_hash
+from logstore.broker.transaction_state import (
+    Status,
+    decode_transaction_key,
+    decode_transaction_value,
+    encode_transaction_key,
+    encode_transaction_value,
+)
 from logstore.records import codecs
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
 from logstore.storage.segment_digests import SegmentDigest, SegmentDigests
@@ -303,3 +310,13 @@ def test_topic_metadata_example_reads_as_it_says(tmp_path):
     (topic,) = read_topics(str(tmp_path)).values()
     assert (topic.name, topic.topic_id, topic.partitions) == ("orders", "bbNboY0oR1-iaFZ_87LUnA", 3)
     assert topic.config.overrides() == {"retention.ms": 604_800_000}
+
+
+def test_transaction_state():
+    _, key = example("transaction-state-key")
+    assert decode_transaction_key(key) == "x"
+    assert encode_transaction_key("x") == key
+    _, data = example("transaction-state-value")
+    value = decode_transaction_value(data)
+    assert (value.producer_id, value.status, value.partitions) == (7, Status.ONGOING, (("orders", 2),))
+    assert encode_transaction_value(value) == data
