@@ -16,6 +16,7 @@ ls_status ls_compactor_create(const ls_compaction_rules *rules, ls_key_offset_ma
     compactor->mapped_end_offset = rules->first_dirty_offset;
     compactor->superseded_end_offset = rules->first_dirty_offset;
     compactor->marks_superseded = true;
+    compactor->full_offset = INT64_MAX;
     *out = compactor;
     return LS_OK;
 }
@@ -23,6 +24,7 @@ ls_status ls_compactor_create(const ls_compaction_rules *rules, ls_key_offset_ma
 void ls_compactor_free(ls_compactor *compactor) {
     if (compactor == NULL) return;
     ls_transaction_walk_free(&compactor->walk);
+    free(compactor->gathered);
     free(compactor->superseded);
     free(compactor->kept);
     free(compactor->output.bytes);
@@ -38,6 +40,7 @@ void ls_compactor_set_history(ls_compactor *compactor, const ls_transaction_hist
 
 void ls_compactor_start_pass(ls_compactor *compactor) {
     if (compactor->history != NULL) ls_transaction_walk_start(&compactor->walk, compactor->history);
+    ls_compaction_put_all_gathered(compactor);
     compactor->output.size = 0;
     compactor->aborted_count = 0;
     compactor->is_gone = false;
@@ -64,10 +67,6 @@ const uint8_t *ls_compactor_pending(const ls_compactor *compactor, ls_batch_head
 const uint8_t *ls_compactor_output(const ls_compactor *compactor, size_t *size) {
     *size = compactor->output.size;
     return compactor->output.bytes;
-}
-
-size_t ls_compactor_memory_bytes(const ls_compactor *compactor) {
-    return compactor->superseded_words * sizeof *compactor->superseded;
 }
 
 void ls_compactor_clear_output(ls_compactor *compactor) { compactor->output.size = 0; }

@@ -34,6 +34,9 @@ struct ls_compactor {
     uint64_t *superseded; /* a bit for each offset from first_dirty_offset on: a later record has the key */
     size_t superseded_words;
     bool marks_superseded; /* until it would take too much memory */
+    struct ls_gathered_keys *gathered; /* NULL: keys go into the map at once */
+    int64_t full_offset; /* the first that found no room in the map */
+    uint64_t read_ahead; /* what was read ahead came to: of no meaning, but nothing that may be left out */
     int64_t superseded_end_offset; /* records from there on are looked up in the map */
     int64_t next_offset; /* smallest base offset the next batch may have */
     int64_t end_offset;  /* of the segment */
@@ -76,6 +79,9 @@ bool ls_compaction_needs_history(const ls_compactor *compactor);
 ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_header *header,
                                     const uint8_t *payload,
                                     const uint8_t *payload_end, bool *is_full, ls_fault *fault);
+
+/* The end of the first pass: what has gathered goes into the map. */
+void ls_compaction_put_all_gathered(ls_compactor *compactor);
 
 /* Whether the first pass has found later records for all of a batch's. */
 bool ls_compaction_is_superseded(const ls_compactor *compactor, const ls_batch_header *header);

@@ -1,9 +1,8 @@
 #include <stdlib.h>
 
-#include "compaction_internal.h"
+#include "compaction_walk.h"
 #include "key_offset_map_internal.h"
 #include "logstore/varint.h"
-#include "record_parse.h"
 
 enum {
     /* Records whose slots in the map are fetched at the same time. */
@@ -11,8 +10,6 @@ enum {
     /* In front of a record's tail: length, attributes, timestamp delta. */
     HEAD_BYTES_MAX = LS_VARINT32_BYTES_MAX + 1 + LS_VARINT64_BYTES_MAX,
     KEPT_CAPACITY_MIN = 256,
-    SUPERSEDED_WORDS_MIN = 128,
-    SUPERSEDED_WORDS_MAX = 1 << 22, /* 32 MiB, for 268 million offsets */
     BUFFER_BYTES_MIN = 4096
 };
 
@@ -32,23 +29,8 @@ ls_status ls_byte_buffer_reserve(ls_byte_buffer *buffer, size_t more, ls_fault *
     return LS_OK;
 }
 
-/* ---- walking records ------------------------------------------------------------------------- */
-
-typedef struct record_walk {
-    const ls_batch_header *header;
-    const uint8_t *payload;
-    const uint8_t *at;
-    const uint8_t *end;
-    int32_t previous_delta;
-    int32_t remaining;
-} record_walk;
-
-static record_walk start_walk(const ls_batch_header *header, const uint8_t *payload, const uint8_t *end) {
-    return (record_walk){header, payload, payload, end, -1, header->records_count};
-}
-
 /* The iterator names the fault, at its own pace; a batch that it finds sound has ended. */
-static LS_NOINLINE ls_status name_fault(const record_walk *walk, ls_fault *fault) {
+LS_NOINLINE ls_status ls_compaction_name_fault(const record_walk *walk, ls_fault *fault) {
     ls_record_iterator iterator;
     ls_record_iterator_init(&iterator, walk->header, walk->payload, walk->end);
     ls_record record;
@@ -58,78 +40,10 @@ static LS_NOINLINE ls_status name_fault(const record_walk *walk, ls_fault *fault
     return status;
 }
 
-/* Which the compiler can't see. */
-static LS_ALWAYS_INLINE ls_status never_ok(ls_status status) { return status == LS_OK ? LS_CORRUPT : status; }
-
-/* The next record; *start is where it begins. LS_END behind the last one. */
-static LS_ALWAYS_INLINE ls_status next_record(record_walk *walk, const uint8_t **start, ls_record_parts *out,
-                                              ls_fault *fault) {
-    if (LS_UNLIKELY(walk->remaining <= 0)) {
-        if (walk->at == walk->end && walk->remaining == 0) return LS_END;
-        return never_ok(name_fault(walk, fault));
-    }
-    if (LS_UNLIKELY(!ls_record_parse_fast(walk->at, walk->end, out))) {
-        ls_record_parts careful;
-        ls_status status = ls_record_parse_careful(walk->at, walk->end, walk->payload, &careful, fault);
-        if (status != LS_OK) return status;
-        *out = careful;
-    }
-    if (LS_UNLIKELY(out->offset_delta <= walk->previous_delta ||
-                    out->offset_delta > walk->header->last_offset_delta)) {
-        return never_ok(name_fault(walk, fault));
-    }
-    *start = walk->at;
-    walk->previous_delta = out->offset_delta;
-    walk->at = out->next;
-    walk->remaining--;
-    return LS_OK;
-}
-
-/* A codec the format does not have says nothing about where records begin. */
-static ls_status check_codec(const ls_batch_header *header, ls_fault *fault) {
-    if (ls_batch_codec(header) <= LS_CODEC_ZSTD) return LS_OK;
-    return ls_fail(fault, LS_CORRUPT, "codec is unknown", LS_BATCH_ATTRIBUTES_AT, LS_CODEC_ZSTD,
-                   ls_batch_codec(header));
-}
-
 static int64_t timestamp_of(const ls_batch_header *header, const ls_record_parts *parts) {
     return (header->attributes & LS_ATTRIBUTE_LOG_APPEND_TIME) != 0
                ? header->max_timestamp
                : ls_add_wrapping(header->base_timestamp, parts->timestamp_delta);
-}
-
-/* ---- the first pass -------------------------------------------------------------------------- */
-
-typedef struct map_window {
-    ls_key_hash hashes[WINDOW_RECORDS];
-    int64_t offsets[WINDOW_RECORDS];
-    int count;
-} map_window;
-
-/* A bit for each offset up to this one, as far as the limit goes: what does not fit is looked up again. */
-static LS_NOINLINE void cover_offset(ls_compactor *compactor, int64_t offset) {
-    uint64_t bits = (uint64_t)offset - (uint64_t)compactor->rules.first_dirty_offset + 1;
-    size_t words = compactor->superseded_words == 0 ? SUPERSEDED_WORDS_MIN : compactor->superseded_words * 2;
-    while (words < SUPERSEDED_WORDS_MAX && words * 64 < bits) words *= 2;
-    if (words > SUPERSEDED_WORDS_MAX || words * 64 < bits || !compactor->marks_superseded) {
-        compactor->marks_superseded = false; /* the records behind the end are looked up */
-        return;
-    }
-    uint64_t *grown = realloc(compactor->superseded, words * sizeof *grown);
-    if (grown == NULL) {
-        compactor->marks_superseded = false;
-        return;
-    }
-    memset(grown + compactor->superseded_words, 0, (words - compactor->superseded_words) * sizeof *grown);
-    compactor->superseded = grown;
-    compactor->superseded_words = words;
-    compactor->superseded_end_offset = ls_add_wrapping(compactor->rules.first_dirty_offset,
-                                                       (int64_t)(words * 64));
-}
-
-static LS_ALWAYS_INLINE bool is_marked(const ls_compactor *compactor, int64_t offset) {
-    uint64_t bit = (uint64_t)offset - (uint64_t)compactor->rules.first_dirty_offset;
-    return (compactor->superseded[bit / 64] >> (bit % 64) & 1u) != 0;
 }
 
 bool ls_compaction_is_superseded(const ls_compactor *compactor, const ls_batch_header *header) {
@@ -140,63 +54,9 @@ bool ls_compaction_is_superseded(const ls_compactor *compactor, const ls_batch_h
         return false;
     }
     for (int64_t offset = header->base_offset; offset <= last_offset; offset++) {
-        if (!is_marked(compactor, offset)) return false;
+        if (!ls_is_superseded(compactor, offset)) return false;
     }
     return true;
-}
-
-/* False: full, at compactor->mapped_end_offset. */
-static bool put_window(ls_compactor *compactor, map_window *window) {
-    for (int i = 0; i < window->count; i++) {
-        int64_t offset = window->offsets[i];
-        int64_t previous;
-        if (LS_UNLIKELY(!ls_key_map_put(compactor->map, window->hashes[i], offset, &previous))) {
-            compactor->mapped_end_offset = offset;
-            return false;
-        }
-        if (LS_UNLIKELY(offset >= compactor->superseded_end_offset) && compactor->marks_superseded)
-            cover_offset(compactor, offset);
-        if (previous >= 0 && previous < compactor->superseded_end_offset) {
-            uint64_t bit = (uint64_t)previous - (uint64_t)compactor->rules.first_dirty_offset;
-            compactor->superseded[bit / 64] |= UINT64_C(1) << (bit % 64);
-        }
-        compactor->counts.keys_mapped++;
-    }
-    window->count = 0;
-    return true;
-}
-
-ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_header *header,
-                                    const uint8_t *payload,
-                                    const uint8_t *payload_end, bool *is_full, ls_fault *fault) {
-    ls_status status = check_codec(header, fault);
-    if (status != LS_OK) return status;
-    record_walk walk = start_walk(header, payload, payload_end);
-    map_window window;
-    window.count = 0;
-    *is_full = false;
-    for (;;) {
-        const uint8_t *start;
-        ls_record_parts parts;
-        status = next_record(&walk, &start, &parts, fault);
-        if (status == LS_END) break;
-        if (status != LS_OK) return status;
-        int64_t offset = header->base_offset + parts.offset_delta;
-        if (parts.key_bytes < 0 || offset < compactor->rules.first_dirty_offset ||
-            offset >= compactor->rules.first_uncleanable_offset) {
-            continue;
-        }
-        ls_key_hash hash = ls_key_map_hash(compactor->map, parts.key, (size_t)parts.key_bytes);
-        ls_key_map_prefetch(compactor->map, hash);
-        window.hashes[window.count] = hash;
-        window.offsets[window.count] = offset;
-        if (++window.count == WINDOW_RECORDS && !put_window(compactor, &window)) {
-            *is_full = true;
-            return LS_OK;
-        }
-    }
-    *is_full = !put_window(compactor, &window);
-    return LS_OK;
 }
 
 /* ---- the second pass ------------------------------------------------------------------------- */
@@ -313,7 +173,7 @@ ls_status ls_compaction_judge_records(ls_compactor *compactor, const ls_batch_he
         bool is_covered = offset < compactor->mapped_end_offset;
         bool is_known = is_covered && offset >= compactor->rules.first_dirty_offset &&
                         offset < compactor->superseded_end_offset;
-        if (is_known && is_marked(compactor, offset)) {
+        if (is_known && ls_is_superseded(compactor, offset)) {
             compactor->counts.records_superseded++;
             continue;
         }

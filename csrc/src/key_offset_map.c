@@ -34,12 +34,12 @@ void ls_key_offset_map_free(ls_key_offset_map *map) {
 size_t ls_key_offset_map_count(const ls_key_offset_map *map) { return map->count; }
 size_t ls_key_offset_map_memory_bytes(const ls_key_offset_map *map) { return map->memory_bytes; }
 
-static uint32_t keys_max(uint64_t slots_count) { return (uint32_t)(slots_count * 3 / 4); }
+static uint32_t keys_max(uint64_t slots_count) { return (uint32_t)(slots_count * 4 / 5); }
 
-/* A fifth more slots, or what the limit leaves. False: too little, or no memory. */
+/* An eighth more slots, or what the limit leaves. False: too little, or no memory. */
 bool ls_key_map_grow(ls_key_offset_map *map, map_part *grown) {
     uint64_t old_count = grown->slots_count;
-    uint64_t slots_count = old_count == 0 ? SLOTS_FIRST : old_count + old_count / 5;
+    uint64_t slots_count = old_count == 0 ? SLOTS_FIRST : old_count + old_count / 8;
     uint64_t left = (map->memory_bytes_max - map->memory_bytes) / LS_KEY_SLOT_BYTES;
     if (slots_count > old_count + left) slots_count = old_count + left;
     if (slots_count > UINT32_MAX) slots_count = UINT32_MAX;

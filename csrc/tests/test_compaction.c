@@ -317,7 +317,92 @@ static void test_every_flipped_bit_is_found_before_anything_is_decided(void) {
     }
 }
 
+enum { MANY = 700000, MANY_IN_BATCH = 100 };
+
+/* The batch from an offset on: key i % keys for each offset i. */
+static size_t make_numbered(int64_t base_offset, int64_t keys, uint8_t *out) {
+    ls_batch_builder builder = {0};
+    ls_fault fault;
+    ls_batch_header header;
+    ls_batch_builder_init(&builder, 4096, &fault);
+    for (int64_t i = base_offset; i < base_offset + MANY_IN_BATCH; i++) {
+        uint8_t key[8];
+        ls_store_i64(key, i % keys);
+        ls_batch_builder_append(&builder, 1000 + i, (ls_span){key, 8}, (ls_span){key, 8}, NULL, 0, &fault);
+    }
+    ls_batch_stamp_fields fields = {.base_offset = base_offset, .producer_id = -1, .producer_epoch = -1,
+                                    .base_sequence = -1};
+    ls_batch_builder_seal(&builder, &fields, &header);
+    size_t size = builder.size_bytes;
+    memcpy(out, builder.buffer, size);
+    ls_batch_builder_free(&builder);
+    return size;
+}
+
+/* Compacts MANY numbered records; each key's last one must stay, and everything the map does not cover. */
+static int64_t compact_numbered(int64_t keys, size_t memory, int64_t *kept) {
+    ls_compaction_rules rules = everything();
+    ls_key_offset_map *map = NULL;
+    ls_compactor *compactor = NULL;
+    ls_fault fault;
+    uint8_t batch[8192];
+    REQUIRE_INT(ls_key_offset_map_create(memory, secret, &map, &fault), LS_OK);
+    REQUIRE_INT(ls_compactor_create(&rules, map, &compactor, &fault), LS_OK);
+    int64_t end_offset = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        bool is_full = false;
+        int64_t last_kept = -1;
+        *kept = 0;
+        ls_compactor_start_pass(compactor);
+        if (pass == 1) end_offset = ls_compactor_mapped_end_offset(compactor);
+        ls_compactor_start_segment(compactor, 0, MANY);
+        for (int64_t base = 0; base < MANY && !is_full; base += MANY_IN_BATCH) {
+            size_t size = make_numbered(base, keys, batch);
+            ls_compaction_step step;
+            size_t consumed;
+            size_t wanted;
+            REQUIRE_INT((pass == 0 ? ls_compaction_map : ls_compaction_rewrite)(
+                            compactor, batch, batch + size, 0, &step, &consumed, &wanted, &fault),
+                        LS_OK);
+            is_full = step == LS_COMPACTION_FULL;
+            const uint8_t *output = ls_compactor_output(compactor, &size);
+            if (size == 0) continue;
+            ls_batch_header header;
+            REQUIRE_INT(ls_batch_validate(output, output + size, 0, &header, &fault), LS_OK);
+            ls_record_iterator iterator;
+            ls_record record;
+            ls_record_iterator_init(&iterator, &header, output + LS_BATCH_HEADER_BYTES, output + size);
+            while (ls_record_iterator_next(&iterator, &record, &fault) == LS_OK) {
+                for (int64_t gone = last_kept + 1; gone < record.offset; gone++) {
+                    if (gone >= end_offset || gone + keys >= MANY) REQUIRE_INT(gone, -1);
+                }
+                last_kept = record.offset;
+                ++*kept;
+            }
+            ls_compactor_clear_output(compactor);
+        }
+        if (pass == 0 && !is_full) ls_compactor_map_ended(compactor, MANY);
+        if (pass == 1) CHECK_INT(last_kept, MANY - 1);
+    }
+    CHECK(ls_key_offset_map_memory_bytes(map) <= memory);
+    ls_compactor_free(compactor);
+    ls_key_offset_map_free(map);
+    return end_offset;
+}
+
+static void test_a_table_larger_than_the_caches(void) {
+    int64_t kept;
+    CHECK_INT(compact_numbered(200000, 64u << 20, &kept), MANY);
+    CHECK_INT(kept, 200000);
+    CHECK_INT(compact_numbered(MANY, 64u << 20, &kept), MANY);
+    CHECK_INT(kept, MANY);
+    int64_t end_offset = compact_numbered(600000, 17u << 20, &kept); /* room for some 570,000 */
+    CHECK(end_offset > 400000 && end_offset < 600000);
+    CHECK_INT(kept, MANY); /* no key came twice below that */
+}
+
 int main(void) {
+    RUN(test_a_table_larger_than_the_caches);
     RUN(test_the_last_record_of_each_key_stays_however_the_input_comes);
     RUN(test_what_is_kept_whole_is_kept_byte_for_byte);
     RUN(test_bounds_are_kept);

@@ -45,7 +45,7 @@ typedef struct ls_compaction_counts {
 /* Why a call returned. */
 typedef enum ls_compaction_step {
     LS_COMPACTION_MORE,     /* all whole batches are consumed: hand in what follows */
-    LS_COMPACTION_PAYLOAD,  /* the batch at *consumed is compressed: call ..._payload with it, go on behind it */
+    LS_COMPACTION_PAYLOAD,  /* the batch at *consumed is compressed: ..._payload takes it, go on behind it */
     LS_COMPACTION_COMPRESS, /* after ..._payload: the records that stay are ready to be compressed */
     LS_COMPACTION_HISTORY,  /* a producer's batch: call again with a history of the whole log */
     LS_COMPACTION_FULL,     /* the first pass is over: the map is full, or what can't be cleaned begins */
@@ -75,8 +75,8 @@ ls_status ls_compactor_keep_last(ls_compactor *compactor, ls_fault *fault);
 
 const ls_compaction_counts *ls_compactor_counts(const ls_compactor *compactor);
 
-/* Records below it are covered by the map: the end of the first pass, once ls_compactor_map_ended or
- * LS_COMPACTION_FULL has said so. */
+/* Records below it are covered by the map. Final once the second pass was started: what is still on its way
+ * into the map may find no room. */
 int64_t ls_compactor_mapped_end_offset(const ls_compactor *compactor);
 /* The first pass took in everything below this offset. */
 void ls_compactor_map_ended(ls_compactor *compactor, int64_t end_offset);
@@ -110,7 +110,8 @@ ls_status ls_compaction_rewrite_compressed(ls_compactor *compactor, const uint8_
 const uint8_t *ls_compactor_output(const ls_compactor *compactor, size_t *size);
 void ls_compactor_clear_output(ls_compactor *compactor);
 
-/* Memory besides the map's: a bit for each offset of the first pass, at most 32 MiB. */
+/* Memory besides the map's: a bit for each offset of the first pass, at most 32 MiB, and 3 MiB for keys on
+ * their way into a large map. */
 size_t ls_compactor_memory_bytes(const ls_compactor *compactor);
 
 /* Aborted transactions whose marker was passed while their data was seen, since the last clear: the entries

@@ -3,7 +3,7 @@
  *
  * Keys are not kept, but a 128-bit hash of each (SipHash-1-3) under a secret that the caller draws at random
  * for each compaction: two keys with the same hash would be one key, and a record lost, so nobody may be able
- * to look for them. A slot takes 24 bytes, and three in four are used: memory is 32 to 39 bytes a key, grows
+ * to look for them. A slot takes 24 bytes, and four in five are used: memory is 30 to 34 bytes a key, grows
  * with the keys, and never passes the limit that it was made with (but for one part in up to 256, while that
  * grows).
  *
