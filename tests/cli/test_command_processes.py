@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import threading
 
 import pytest
@@ -150,6 +151,7 @@ def test_an_interrupted_import_says_how_far_it_came(spawn, directory):
     process.stdin.flush()
     follower = spawn("consume", "plain", "-f", "--from", "100", "--values-only", "-n", "10000")
     assert finish(follower)[1].splitlines()[-1] == b'{"n":9999}'
+    time.sleep(0.5)  # a reader sees records a moment before their append returns, and only then are they counted
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     assert (code, err) == (130, "of the rows before, 10,000 were appended\n")
