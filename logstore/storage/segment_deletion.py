@@ -295,6 +295,13 @@ def remove_below_start(log: Log, segments: list[Segment], log_start_offset: int)
     while count + 1 < len(segments) and segments[count + 1].base_offset <= log_start_offset:
         count += 1
     if count:
+        first = segments[count].base_offset
+        if log._checkpoint.segment_base_offset < first:
+            # It speaks of a segment that is about to go, which the next open would miss.
+            log._checkpoint = log._checkpoint._replace(
+                segment_base_offset=first, position=0, flushed_offset=first,
+                log_end_offset=max(log._checkpoint.log_end_offset, first), is_clean=False,
+            )
         # Read, and so perhaps in the page cache alone: a start that fell back would miss what is deleted now.
         log._checkpoint_file.replace(log._checkpoint)
     renamed = [path for segment in segments[:count] for path in _rename_files(log.path, segment.base_offset)]

@@ -136,8 +136,9 @@ def verify_segment(
     # Indexes lag behind the log: read first, they hold nothing of what is appended meanwhile.
     indexes = {suffix: _read_index(path, suffix) for suffix in _ENTRY_BYTES}
     end_known = end_offset_max
-    if digest is not None and os.path.getsize(path) == digest.size_bytes:
-        end_known = min(digest.end_offset, end_offset_max)
+    with refusals(path, "open"):  # retention may take it at any moment
+        if digest is not None and os.path.getsize(path) == digest.size_bytes:
+            end_known = min(digest.end_offset, end_offset_max)
     verifier = SegmentVerifier(
         path, base_offset, end_known, contiguous=contiguous,
         offset_index=_without_padding(indexes[".index"], 8), time_index=_without_padding(indexes[".timeindex"], 12),
