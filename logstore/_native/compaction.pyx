@@ -1,10 +1,10 @@
 """Compaction's loops over batches: files are read in chunks, mapped and rewritten without the GIL."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memmove, memset
 from logstore._native.core cimport (
     LS_COMPACTION_COMPRESS,
     LS_COMPACTION_FULL,
@@ -21,7 +21,6 @@ from logstore._native.core cimport (
     ls_batch_codec,
     ls_batch_header,
     ls_batch_header_peek,
-    ls_batch_last_offset,
     ls_batch_size_bytes,
     ls_batch_validate,
     ls_compaction_counts,
@@ -462,7 +461,7 @@ cdef class Compactor:
         next_output : callable, optional
             Gives the segment to go on with where one is full, from the base offset of its first batch.
         pause : callable, optional
-            Called with the bytes of each read, or each write: ``pause(bytes_read, bytes_written)``; ends the pass by raising.
+            Called with the bytes of each read or write: ``pause(bytes_read, bytes_written)``; ends the pass by raising.
 
         Returns
         -------

@@ -92,8 +92,8 @@ cdef int64_t expiry_of(const ls_record *record, const uint8_t *name, int32_t nam
     cdef const uint8_t *end = record.headers + record.headers_bytes
     cdef ls_record_header header
     cdef int64_t found = NEVER
-    cdef int32_t i
-    for i in range(record.headers_count):
+    cdef int32_t _
+    for _ in range(record.headers_count):
         if ls_record_header_next(&at, end, &header, fault) != LS_OK:
             return NEVER  # the record was parsed, so its headers are whole
         if header.key_bytes == name_bytes and memcmp(header.key, name, name_bytes) == 0:
