@@ -37,6 +37,7 @@ def test_one_tree():
     assert all(isinstance(cls.retriable, bool) for cls in CLASSES)
     retriable = {cls.__name__ for cls in CLASSES if cls.retriable}
     assert retriable == {
+        "ConcurrentTransactionsError", "UnstableOffsetCommitError",
         "DiskFullError", "DataDirLockedError", "RequestTimeoutError", "MemberIdRequiredError", "RebalanceInProgressError",
     }  # fmt: skip
 
