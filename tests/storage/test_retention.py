@@ -298,7 +298,8 @@ def test_nothing_younger_or_more_protected_than_the_policy_allows_goes(facts, po
             }[decision.reason]()  # fmt: skip
             for group in policy.groups:
                 offset = facts.group_offsets[group]
-                has_read = (facts.log_start_offset if offset is None else offset) >= segment.end_offset
+                # Below the start there is nothing left to read.
+                has_read = max(facts.log_start_offset, offset or 0) >= segment.end_offset
                 is_over = (policy.groups_max_bytes >= 0 and left > policy.groups_max_bytes) or (
                     policy.groups_max_ms >= 0 and age_ms > policy.groups_max_ms
                 )
