@@ -17,8 +17,9 @@ from logstore.model import GroupMetadata, OffsetAndMetadata, TopicPartition
 if TYPE_CHECKING:
     from logstore._native.record_fetcher import PartitionReader
     from logstore.broker_api import BrokerApi
+    from logstore.clients.membership import GroupMembership
 
-__all__ = ["Consumer", "Membership", "RebalanceListener"]
+__all__ = ["Consumer", "RebalanceListener"]
 
 Listener: TypeAlias = Callable[[list[TopicPartition]], object]
 
@@ -31,43 +32,6 @@ class RebalanceListener(Protocol):
 
     def on_partitions_revoked(self, partitions: list[TopicPartition]) -> object:
         """These are about to be given up; what has been dealt with can be committed still."""
-
-
-class Membership(Protocol):
-    """What a consumer asks of its membership in a group. It never blocks: answers come to it through callbacks, which
-    call ``consumer._notifier.notify()`` so that the consumer polls it again, as does all else that needs attention.
-
-    It calls ``consumer._assign_from_group(added, revoked, lost)`` from within `poll`, `leave` or `commit` alone.
-    ``consumer._config``, ``._broker.coordinator``, ``._clock`` and ``._progress()`` are what it may use besides.
-    """
-
-    def subscribe(self, topics: Collection[str]) -> None:
-        """The topics wanted from now on, which exist; called again when they change or gain partitions."""
-
-    def poll(self, now: float) -> float:
-        """Takes the next step, if any: joins, syncs, takes an assignment. Returns when to be called again at the latest, by
-        the consumer's clock; ``math.inf`` for when notified.
-
-        Raises
-        ------
-        GroupError
-            What only the user can put right, such as FencedInstanceIdError.
-        """
-
-    def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        """Commits as this member of this generation.
-
-        Raises
-        ------
-        CommitFailedError
-        """
-
-    def group_metadata(self) -> GroupMetadata:
-        """Who the member is now."""
-
-    def leave(self) -> None:
-        """Leaves the group, unless the member is static; calls `_assign_from_group` for what it gives up. The consumer
-        reads nothing any more."""
 
 
 class Consumer(PositionedConsumer):
@@ -88,7 +52,7 @@ class Consumer(PositionedConsumer):
                 bill(record)        # raises at offset 7: the group goes on at offset 7
     """
 
-    _membership: Membership | None = None
+    _membership: GroupMembership | None = None
 
     def __init__(self, broker: BrokerApi, config: ConsumerConfig):
         super().__init__(broker, config)
@@ -249,7 +213,7 @@ class Consumer(PositionedConsumer):
 
     # ---- groups -------------------------------------------------------------------------------------
 
-    def _new_membership(self, group: str) -> Membership:
+    def _new_membership(self, group: str) -> GroupMembership:
         from logstore.clients.heartbeats import TIMER
         from logstore.clients.membership import GroupMembership
 
