@@ -440,6 +440,9 @@ class TransactionCoordinator(StoredTransactions):
         self._check_writable()
         known = self._existing(transactional_id)
         with known.lock:
+            if known.status is Status.PREPARE_COMMIT:
+                self._finish(known)
+                raise InvalidTxnStateError(f"the transaction of {transactional_id!r} is committed, and can't be taken back")
             was_open = known.status is Status.ONGOING
             self._end_open(known)
             if was_open:

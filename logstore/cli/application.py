@@ -111,6 +111,7 @@ _COMMANDS = {
     "consume": ("logstore.cli.consume", "Print records, from any offset or time; follow new ones."),
     "tail": ("logstore.cli.tail", "Follow several topics at once."),
     "group": ("logstore.cli.group", "Consumer groups: who reads what, how far behind, and from where next."),
+    "transaction": ("logstore.cli.transaction", "Transactions: which are open, since when, whom they hold up."),
     "import": ("logstore.cli.import_file", "Append the rows of a CSV or JSON lines file."),
     "export": ("logstore.cli.export", "Write records to JSON lines, CSV or Parquet."),
     "info": ("logstore.cli.info", "Show offsets, sizes and time spans of every partition."),

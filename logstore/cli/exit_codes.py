@@ -7,9 +7,11 @@ from logstore.errors import (
     DataDirLockedError,
     GroupIdNotFoundError,
     InvalidRequestError,
+    InvalidTxnStateError,
     LogstoreError,
     MissingDependencyError,
     OffsetOutOfRangeError,
+    TransactionalIdNotFoundError,
     UnknownTopicOrPartitionError,
     UnsupportedFormatError,
 )
@@ -43,7 +45,7 @@ EXIT_CODES = {
     CHECK_FAILED: "`verify` found damage, `doctor` something to warn of, `plan --check` something to do, `erase` a record "
     "that is left; or you answered no",
     USAGE: "wrong usage, an invalid setting, or input that is not what it should be",
-    NOT_FOUND: "no such directory, topic, partition, offset or group",
+    NOT_FOUND: "no such directory, topic, partition, offset, group or transactional id",
     LOCKED: "another process has the directory open for writing",
     STORAGE: "the operating system refused: I/O error, no permission, disk full",
     CORRUPT: "stored data that had to be read is damaged, or of a format not known here",
@@ -52,13 +54,18 @@ EXIT_CODES = {
 }
 
 
+_NOT_FOUND = (
+    UnknownTopicOrPartitionError, OffsetOutOfRangeError, GroupIdNotFoundError, TransactionalIdNotFoundError
+)  # fmt: skip
+
+
 def exit_code_for(error: BaseException) -> int:
     """The code for an error that ended a command."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    if isinstance(error, (UnknownTopicOrPartitionError, OffsetOutOfRangeError, GroupIdNotFoundError)):
+    if isinstance(error, _NOT_FOUND):
         return NOT_FOUND
-    if isinstance(error, (InvalidRequestError, MissingDependencyError)):
+    if isinstance(error, (InvalidRequestError, InvalidTxnStateError, MissingDependencyError)):
         return USAGE
     if isinstance(error, DataDirLockedError):
         return LOCKED

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logstore.errors import UnknownTopicOrPartitionError
+from logstore.errors import DataDirLockedError, UnknownTopicOrPartitionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ class Invocation:
             Makes the directory if need be.
         housekeeping : bool
             Whether retention and compaction run in the background meanwhile.
-        owner_does : {"", "retention", "compaction", "trim", "erase", "settings"}
+        owner_does : {"", "retention", "compaction", "trim", "erase", "settings", "abort"}
             What the process can do that has the directory open, for the message where there is one.
         config : dict, optional
             Settings of the broker.
@@ -84,6 +84,14 @@ class Invocation:
                 raise _with_advice(error, _OWNER_ADVICE[owner_does]) from None
             raise
 
+    def refuse_if_locked(self, *, owner_does: str) -> None:
+        """Fails as `open_for_writing` would, where another process has the directory open; before a question is asked."""
+        from logstore.storage.directory_lock import lock_owner
+
+        directory = self.require_directory()
+        if (owner := lock_owner(directory)) is not None:
+            raise DataDirLockedError(f"{directory} is open for writing by {owner}. {_OWNER_ADVICE[owner_does]}")
+
 
 _ROUND = "That process does this by itself in the background, or at once by broker.housekeeping.run_now()."
 _OWNER_ADVICE = {
@@ -92,6 +100,7 @@ _OWNER_ADVICE = {
     "erase": "That process has to do it: log.erase_key(...) of each partition. With --dry-run this works beside it.",
     "trim": "That process has to do it: broker.delete_records(...). With --dry-run this works beside it.",
     "settings": "That process has to change settings: broker.alter_topics(...). With --dry-run this works beside it.",
+    "abort": "That process has to do it: broker.abort_transaction(...). `logstore transaction describe` works beside it.",
 }
 
 

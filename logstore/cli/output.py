@@ -28,16 +28,16 @@ def say(message: str) -> None:
     click.echo(message, err=True)
 
 
-def confirm(question: str) -> None:
+def confirm(question: str, *, what: str = "deletion", refused: str = "nothing deleted") -> None:
     """Ask on standard error; "no" ends the command, and so does nobody being there to answer."""
     try:
         agreed = click.confirm(question, err=True)
     except click.Abort:
         if sys.stdin.isatty():  # Ctrl-C or Ctrl-D
             raise
-        raise click.UsageError("Nobody is there to confirm the deletion: give --yes.") from None
+        raise click.UsageError(f"Nobody is there to confirm the {what}: give --yes.") from None
     if not agreed:
-        say("nothing deleted")
+        say(refused)
         raise click.exceptions.Exit(CHECK_FAILED)
 
 
