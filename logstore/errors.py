@@ -169,7 +169,7 @@ class CorruptDataError(LogstoreError):
         reason: str,
         expected: int | str | None = None,
         actual: int | str | None = None,
-        advice: str = "Reads around it work; `logstore verify` names every damaged range, `logstore repair` what helps.",
+        advice: str = "Reads around it work; `logstore verify --deep` names all damage, `logstore repair` what helps.",
     ):
         self.path = path
         self.position = position

@@ -115,6 +115,8 @@ def set_settings(
         "logstore.retention.groups": groups, "cleanup.policy": policy,
     }  # fmt: skip
     own = _own_settings(short, config, unset)
+    if settings := [topic for topic in topics if "=" in topic]:
+        raise click.UsageError(f"A setting goes behind --config, as in --config {settings[0]}")
     if (policy_path is None) == (not topics):
         raise click.UsageError("Which topics? Name them, or give --file; not both.")
     if policy_path is not None and own:

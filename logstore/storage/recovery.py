@@ -222,7 +222,7 @@ def _scan_tail(
                 opened.damage = opened.damage or CorruptDataError(
                     path, scan.position, scan.reason, scan.expected, scan.actual,
                     "Writing is refused, so that nothing is lost; reads around it work. "
-                    "`logstore verify` names every damaged range, `logstore repair` what can be done.",
+                    "`logstore verify --deep` names all damage, `logstore repair` what can be done.",
                 )
                 end_offset = _end_behind_damage(segment, scan)
                 if not is_last:

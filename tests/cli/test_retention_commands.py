@@ -165,6 +165,7 @@ def test_set(logs):
     ("arguments", "words"),
     [
         (["days"], "Nothing to change"),
+        (["days", "retention.ms=1h"], "--config retention.ms=1h"),
         ([], "Which topics?"),
         (["--file", "x", "days"], "Which topics?"),
         (["--file", "x", "--time", "1d"], "the file says what changes"),
