@@ -1,7 +1,7 @@
 # Record batches and records as Python holds them.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
-from logstore._native.core cimport ls_batch_header, ls_record, ls_record_iterator
+from logstore._native.core cimport ls_batch_header, ls_fault, ls_record, ls_record_iterator, ls_status
 
 
 # Plain memory with a Python lifetime: what a read fills and batches point into. Read-only to Python.
@@ -37,15 +37,36 @@ cdef class RecordBatch:
     cdef int open_payload(self) except -1
 
 
-# One record: a view into its batch. Key and value become bytes when asked for.
+# One record. Key and value are made with it, since an attribute that is a plain field is read several times as fast as
+# one that is computed; headers are read from the batch when asked for.
 cdef class Record:
     cdef RecordBatch batch
+    cdef object key         # bytes or None; Python sees it through a member descriptor
+    cdef object value
     cdef ls_record raw
 
 
+# The records of one batch after another. Those that nobody holds any more are used again, and so are their keys and values
+# where the sizes are equal.
+cdef class RecordFeed:
+    cdef RecordBatch batch              # None between batches
+    cdef ls_record_iterator iterator    # over it
+    cdef int64_t next_offset            # records below it are passed over
+    cdef int64_t stop_offset            # exclusive
+    cdef Record last                    # handed out last; still the caller's as a rule
+    cdef Record spare                   # the one before
+    cdef ls_status status               # why `take` gave none
+    cdef ls_fault fault
+
+    cdef int begin(self, RecordBatch batch, int64_t next_offset) except -1
+    cdef void drop(self)
+    cdef Record take(self)
+    cdef RecordBatch leave(self)
+    cdef int take_back(self) except -1
+
+
 cdef class RecordIterator:
-    cdef RecordBatch batch
-    cdef ls_record_iterator iterator
+    cdef RecordFeed feed
 
 
 cdef Record new_record(RecordBatch batch, const ls_record *raw)

@@ -7,7 +7,8 @@ iterator. The type is the proof.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t
+from cpython.object cimport PyObject, PyTypeObject
+from libc.stdint cimport INT64_MAX, INT64_MIN, int16_t, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 from logstore._native.core cimport (
@@ -209,9 +210,8 @@ cdef class RecordBatch:
 
     def __iter__(self):
         cdef RecordIterator iterator = RecordIterator.__new__(RecordIterator)
-        self.open_payload()
-        iterator.batch = self
-        ls_record_iterator_init(&iterator.iterator, &self.header, self.payload, self.payload_end)
+        iterator.feed = RecordFeed.__new__(RecordFeed)
+        iterator.feed.begin(self, INT64_MIN)
         return iterator
 
     def __len__(self):
@@ -357,10 +357,69 @@ cdef class RecordBatch:
                 return record.offset, record.timestamp
 
 
+cdef extern from *:
+    """
+    #include <structmember.h>
+
+    #define LS_REFERENCE_COUNT(object) Py_REFCNT((PyObject *)(object))
+    #define LS_KEY_FIELD(record) (&(record)->key)
+    #define LS_VALUE_FIELD(record) (&(record)->value)
+
+    /* Has *field be `size` bytes, or None below 0. Bytes that only the field refers to can't be seen by anybody, so that
+       others of the same size may take their place. */
+    static inline int ls_field_set(PyObject **field, const void *bytes, Py_ssize_t size) {
+        PyObject *before = *field;
+        PyObject *after;
+        if (size > 1 && Py_REFCNT(before) == 1 && PyBytes_CheckExact(before) && PyBytes_GET_SIZE(before) == size) {
+            memcpy(PyBytes_AS_STRING(before), bytes, (size_t)size);
+            _Py_COMP_DIAG_PUSH
+            _Py_COMP_DIAG_IGNORE_DEPR_DECLS
+            ((PyBytesObject *)before)->ob_shash = -1;
+            _Py_COMP_DIAG_POP
+            return 0;
+        }
+        if (size < 0) {
+            after = Py_NewRef(Py_None);
+        } else {
+            after = PyBytes_FromStringAndSize((const char *)bytes, size);
+            if (after == NULL) return -1;
+        }
+        *field = after;
+        Py_DECREF(before);
+        return 0;
+    }
+
+    /* A plain field, which the interpreter reads without asking anybody. */
+    static int ls_field_show(PyTypeObject *type, PyMemberDef *member) {
+        PyObject *descriptor = PyDescr_NewMember(type, member);
+        int status;
+        if (descriptor == NULL) return -1;
+        status = PyDict_SetItemString(type->tp_dict, member->name, descriptor);
+        Py_DECREF(descriptor);
+        PyType_Modified(type);
+        return status;
+    }
+
+    static PyMemberDef ls_key_member = {"key", T_OBJECT_EX, 0, READONLY, "The key, or None."};
+    static PyMemberDef ls_value_member = {"value", T_OBJECT_EX, 0, READONLY, "The value, or None for a tombstone."};
+    """
+    ctypedef struct PyMemberDef:
+        Py_ssize_t offset
+    PyMemberDef ls_key_member
+    PyMemberDef ls_value_member
+    Py_ssize_t LS_REFERENCE_COUNT(object)
+    PyObject **LS_KEY_FIELD(Record record)
+    PyObject **LS_VALUE_FIELD(Record record)
+    int ls_field_set(PyObject **field, const void *bytes, Py_ssize_t size) except -1
+    int ls_field_show(PyTypeObject *type, PyMemberDef *member) except -1
+
+
 cdef Record new_record(RecordBatch batch, const ls_record *raw):
     cdef Record record = Record.__new__(Record)
     record.batch = batch
     record.raw = raw[0]
+    ls_field_set(LS_KEY_FIELD(record), raw.key, raw.key_bytes)
+    ls_field_set(LS_VALUE_FIELD(record), raw.value, raw.value_bytes)
     return record
 
 
@@ -368,7 +427,14 @@ cdef Record new_record(RecordBatch batch, const ls_record *raw):
 @cython.freelist(256)
 @cython.no_gc
 cdef class Record:
-    """One record: a view into its batch, immutable and thread-safe. ``key`` and ``value`` become bytes when asked for."""
+    """One record, immutable and thread-safe.
+
+    Attributes
+    ----------
+    key : bytes or None
+    value : bytes or None
+        None for a tombstone.
+    """
 
     def __init__(self):
         raise TypeError("records come from reading a topic")
@@ -397,20 +463,6 @@ cdef class Record:
     def timestamp_type(self):
         """``"CreateTime"`` or ``"LogAppendTime"``."""
         return self.batch.timestamp_type
-
-    @property
-    def key(self):
-        """The key, or None."""
-        if self.raw.key_bytes < 0:
-            return None
-        return PyBytes_FromStringAndSize(<const char *>self.raw.key, self.raw.key_bytes)
-
-    @property
-    def value(self):
-        """The value, or None for a tombstone."""
-        if self.raw.value_bytes < 0:
-            return None
-        return PyBytes_FromStringAndSize(<const char *>self.raw.value, self.raw.value_bytes)
 
     @property
     def headers(self):
@@ -460,6 +512,93 @@ def _record_from_parts(topic, partition, offset, timestamp, timestamp_type, key,
     return next(iter(batch))
 
 
+cdef int show_fields() except -1:
+    cdef Record record = Record.__new__(Record)
+    ls_key_member.offset = <char *>LS_KEY_FIELD(record) - <char *><PyObject *>record
+    ls_value_member.offset = <char *>LS_VALUE_FIELD(record) - <char *><PyObject *>record
+    ls_field_show(<PyTypeObject *>Record, &ls_key_member)
+    ls_field_show(<PyTypeObject *>Record, &ls_value_member)
+    return 0
+
+
+show_fields()
+
+
+@cython.final
+cdef class RecordFeed:
+    """Hands out the records of a batch, and of the next one. Under the GIL a step is whole: it runs no Python code."""
+
+    def __cinit__(self):
+        self.stop_offset = INT64_MAX
+
+    cdef int begin(self, RecordBatch batch, int64_t next_offset) except -1:
+        """Goes on with another batch."""
+        self.drop()
+        batch.open_payload()
+        ls_record_iterator_init(&self.iterator, &batch.header, batch.payload, batch.payload_end)
+        self.next_offset = next_offset
+        self.batch = batch
+        return 0
+
+    cdef void drop(self):
+        """Lets go of the batch, and of records that would keep its chunk from being used again."""
+        self.batch = None
+        self.last = None
+        self.spare = None
+
+    cdef Record take(self):
+        """The next record of the batch; None, however often, where `leave` is to be called."""
+        cdef Record record = self.spare
+        cdef ls_fault fault
+        if record is None or LS_REFERENCE_COUNT(record) != 2:  # the attribute and `record`
+            record = Record.__new__(Record)
+            record.batch = self.batch
+        while True:
+            self.status = ls_record_iterator_next(&self.iterator, &record.raw, &fault)
+            if self.status != LS_OK:
+                self.fault = fault
+                return None
+            if record.raw.offset >= self.next_offset:
+                break
+        if record.raw.offset >= self.stop_offset:
+            self.take_back()
+            return None
+        try:
+            ls_field_set(LS_KEY_FIELD(record), record.raw.key, record.raw.key_bytes)
+            ls_field_set(LS_VALUE_FIELD(record), record.raw.value, record.raw.value_bytes)
+        except MemoryError:
+            self.take_back()
+            raise
+        self.next_offset = record.raw.offset + 1
+        self.spare = self.last
+        self.last = record
+        return record
+
+    cdef RecordBatch leave(self):
+        """Lets go of the batch, and gives it.
+
+        Raises
+        ------
+        CorruptDataError
+            The record that `take` had to give is damaged.
+        """
+        cdef RecordBatch batch = self.batch
+        self.drop()
+        if self.status != LS_OK and self.status != LS_END:
+            raise_in_batch(batch, &self.fault)
+        return batch
+
+    cdef int take_back(self) except -1:
+        """Has the iterator stand before the record that it gave last."""
+        cdef int32_t remaining = self.iterator.remaining + 1
+        cdef ls_record passed
+        cdef ls_fault fault
+        ls_record_iterator_init(&self.iterator, &self.batch.header, self.batch.payload, self.batch.payload_end)
+        while self.iterator.remaining > remaining:
+            ls_record_iterator_next(&self.iterator, &passed, &fault)
+        return 0
+
+
 @cython.final
 cdef class RecordIterator:
     """Records of one batch, in order. One thread at a time."""
@@ -468,15 +607,13 @@ cdef class RecordIterator:
         return self
 
     def __next__(self):
-        cdef Record record = Record.__new__(Record)
-        cdef ls_fault fault
-        cdef ls_status status = ls_record_iterator_next(&self.iterator, &record.raw, &fault)
-        if status == LS_OK:
-            record.batch = self.batch
-            return record
-        if status == LS_END:
-            raise StopIteration
-        raise_in_batch(self.batch, &fault)
+        cdef Record record
+        if self.feed.batch is not None:
+            record = self.feed.take()
+            if record is not None:
+                return record
+            self.feed.leave()
+        raise StopIteration
 
 
 @cython.final

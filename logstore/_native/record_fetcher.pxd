@@ -2,8 +2,7 @@
 
 from libc.stdint cimport int64_t
 from logstore._native.columns cimport ColumnBatch
-from logstore._native.core cimport ls_record_iterator
-from logstore._native.record_batch cimport Record, RecordBatch
+from logstore._native.record_batch cimport Record, RecordBatch, RecordFeed
 from logstore._native.wakeup cimport Waker, Wakeup
 
 
@@ -18,8 +17,7 @@ cdef class PartitionReader(Waker):
     cdef object cursor                      # BatchCursor; None: made when next needed
     cdef bint is_log_cursor
     cdef object column_cursor               # in place of the cursor while columns are fetched
-    cdef RecordBatch batch                  # what is being handed out
-    cdef ls_record_iterator iterator        # over it
+    cdef RecordFeed feed                    # over the batch that is being handed out
     cdef object queue                       # deque of readers that may have records
     cdef Wakeup wakeup
     cdef bint queued

@@ -3,19 +3,9 @@
 from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MAX, int64_t
 from logstore._native.columns cimport ColumnBatch
-from logstore._native.core cimport (
-    LS_ATTRIBUTE_CONTROL,
-    LS_END,
-    LS_OK,
-    ls_batch_last_offset,
-    ls_batch_size_bytes,
-    ls_fault,
-    ls_record_iterator_init,
-    ls_record_iterator_next,
-    ls_status,
-)
+from logstore._native.core cimport LS_ATTRIBUTE_CONTROL, ls_batch_last_offset, ls_batch_size_bytes
 from logstore._native.log_cursor cimport LogCursor
-from logstore._native.record_batch cimport Record, RecordBatch, raise_in_batch
+from logstore._native.record_batch cimport Record, RecordBatch, RecordFeed
 from logstore._native.wakeup cimport Waker, Wakeup
 
 import time
@@ -52,6 +42,7 @@ cdef class PartitionReader(Waker):
 
     def __init__(self, topic_partition, queue, Wakeup wakeup not None, int64_t position):
         self.topic_partition = topic_partition
+        self.feed = RecordFeed.__new__(RecordFeed)
         self.queue = queue
         self.wakeup = wakeup
         self.position = position
@@ -77,7 +68,7 @@ cdef class PartitionReader(Waker):
 
     cdef void forget_place(self):
         """What is read next is looked up again, from the position."""
-        self.batch = None
+        self.feed.drop()
         self.cursor = None
         self.column_cursor = None
 
@@ -475,15 +466,11 @@ cdef class RecordFetcher:
         """The next record of the batch that is being iterated; None where it takes more than that."""
         cdef PartitionReader reader = self.current
         cdef Record record
-        cdef ls_fault fault
         if reader is None:
             return None
-        record = Record.__new__(Record)
-        if (ls_record_iterator_next(&reader.iterator, &record.raw, &fault) != LS_OK
-                or record.raw.offset < reader.position):
-            return None
-        reader.position = record.raw.offset + 1
-        record.batch = reader.batch
+        record = reader.feed.take()
+        if record is not None:
+            reader.position = reader.feed.next_offset
         return record
 
     cdef Record take_next(self):
@@ -548,32 +535,26 @@ cdef class RecordFetcher:
 
     cdef Record take_record(self, bint may_attend, bint touching):
         cdef PartitionReader reader
-        cdef Record record = Record.__new__(Record)
+        cdef Record record
         cdef RecordBatch batch
-        cdef ls_fault fault
-        cdef ls_status status
         while True:
             reader = self.turn
-            if reader is None or self.attention or reader.batch is None:
+            if reader is None or self.attention or reader.feed.batch is None:
                 reader = self.reader_in_turn(may_attend)
                 if reader is None:
                     return None
-            try:
-                if reader.batch is None and not self.load(reader):
-                    continue
-                status = ls_record_iterator_next(&reader.iterator, &record.raw, &fault)
-                if status == LS_OK:
-                    if record.raw.offset < reader.position:
-                        continue
-                    if touching and reader.position_before < 0:
-                        self.touch(reader)
-                    reader.position = record.raw.offset + 1
-                    record.batch = reader.batch
+            if reader.feed.batch is not None:
+                if touching and reader.position_before < 0:
+                    self.touch(reader)
+                record = reader.feed.take()
+                if record is not None:
+                    reader.position = reader.feed.next_offset
                     return record
-                batch = reader.batch
-                if status != LS_END:
-                    raise_in_batch(batch, &fault)
-                reader.batch = None
+            try:
+                if reader.feed.batch is None:
+                    self.load(reader)
+                    continue
+                batch = reader.feed.leave()
                 reader.pass_offset(ls_batch_last_offset(&batch.header) + 1)
                 self.count_in_turn(reader, ls_batch_size_bytes(&batch.header), batch.header.records_count)
             except BaseException as error:
@@ -588,17 +569,17 @@ cdef class RecordFetcher:
             if reader is None:
                 return None
             try:
-                if reader.batch is None and not self.load(reader):
+                if reader.feed.batch is None and not self.load(reader):
                     continue
-                batch = reader.batch
+                batch = reader.feed.batch
                 if ls_batch_last_offset(&batch.header) < reader.position:
-                    reader.batch = None  # all of it was handed out as records
+                    reader.feed.drop()  # all of it was handed out as records
                     continue
                 if ls_batch_size_bytes(&batch.header) > room_bytes:
                     return None
                 if reader.position_before < 0:
                     self.touch(reader)
-                reader.batch = None
+                reader.feed.drop()
                 reader.pass_offset(ls_batch_last_offset(&batch.header) + 1)
                 self.count_in_turn(reader, ls_batch_size_bytes(&batch.header), batch.header.records_count)
                 return batch
@@ -658,9 +639,7 @@ cdef class RecordFetcher:
             if batch.header.attributes & LS_ATTRIBUTE_CONTROL:
                 reader.pass_offset(ls_batch_last_offset(&batch.header) + 1)
                 continue
-            batch.open_payload()
-            ls_record_iterator_init(&reader.iterator, &batch.header, batch.payload, batch.payload_end)
-            reader.batch = batch
+            reader.feed.begin(batch, reader.position)
             return True
 
     cdef int park(self, PartitionReader reader) except -1:

@@ -2,17 +2,9 @@
 
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t
-from logstore._native.core cimport (
-    LS_ATTRIBUTE_CONTROL,
-    LS_END,
-    LS_OK,
-    ls_fault,
-    ls_record_iterator_init,
-    ls_record_iterator_next,
-    ls_status,
-)
+from logstore._native.core cimport LS_ATTRIBUTE_CONTROL
 from logstore._native.log_cursor cimport LogCursor
-from logstore._native.record_batch cimport RecordBatch, new_record, raise_in_batch
+from logstore._native.record_batch cimport Record, RecordBatch, RecordFeed
 
 # How many records of one log may be handed out before the others are looked at again.
 cdef int RUN_LENGTH_MAX = 4096
@@ -22,41 +14,42 @@ cdef int RUN_LENGTH_MAX = 4096
 cdef class Head:
     def __cinit__(self, LogCursor cursor not None):
         self.cursor = cursor
-        self.start_offset = cursor.next_offset
-        self.stop_offset = cursor.stop_offset
+        self.feed = RecordFeed.__new__(RecordFeed)
+        self.feed.next_offset = cursor.next_offset
+        self.feed.stop_offset = cursor.stop_offset
 
-    cdef bint advance(self) except -1:
-        """Makes `raw` the next record; False where there is none now."""
-        cdef ls_fault fault
-        cdef ls_status status
+    cdef Record take(self):
+        """The next record; None where there is none now."""
+        cdef Record record
         cdef RecordBatch batch
         while True:
-            if self.batch is not None:
-                status = ls_record_iterator_next(&self.iterator, &self.raw, &fault)
-                if status == LS_OK:
-                    if self.raw.offset < self.start_offset:
-                        continue
-                    if self.raw.offset >= self.stop_offset:
-                        self.batch = None
-                        return False
-                    self.ready = True
-                    return True
-                batch = self.batch
-                self.batch = None
-                if status != LS_END:
-                    raise_in_batch(batch, &fault)
-                batch = None
+            if self.feed.batch is not None:
+                record = self.feed.take()
+                if record is not None:
+                    return record
+                self.feed.leave()
             batch = self.cursor.fetch_batch()
             if batch is None:
-                return False
-            if batch.header.attributes & LS_ATTRIBUTE_CONTROL:
-                continue
-            batch.open_payload()
-            ls_record_iterator_init(&self.iterator, &batch.header, batch.payload, batch.payload_end)
-            self.batch = batch
+                return None
+            if not batch.header.attributes & LS_ATTRIBUTE_CONTROL:
+                self.feed.begin(batch, self.feed.next_offset)
 
-    cdef bint is_done(self) except -1:
-        return self.batch is None and self.cursor.next_offset >= self.stop_offset
+    cdef bint advance(self) except -1:
+        """Has a record ready; False where there is none now."""
+        if self.ready is None:
+            self.ready = self.take()
+        return self.ready is not None
+
+    cdef bint is_done(self):
+        return self.feed.batch is None and self.cursor.next_offset >= self.cursor.stop_offset
+
+    cdef int64_t position(self):
+        """Offset of the record to go on from."""
+        if self.ready is not None:
+            return self.ready.raw.offset
+        if self.feed.batch is not None:
+            return max(self.feed.next_offset, self.feed.batch.header.base_offset)
+        return self.cursor.next_offset
 
 
 @cython.final
@@ -74,6 +67,7 @@ cdef class RecordReader:
     """
 
     cdef list heads
+    cdef RecordFeed single      # of a read of one log, which needs no merging; None while there is anything else to do
     cdef Head current
     cdef object wait
     cdef object on_close
@@ -82,7 +76,6 @@ cdef class RecordReader:
 
     def __cinit__(self, list cursors not None, wait=None, on_close=None):
         self.heads = [Head(cursor) for cursor in cursors]
-        self.current = None
         self.wait = wait
         self.on_close = on_close
 
@@ -103,6 +96,7 @@ cdef class RecordReader:
         on_close = self.on_close
         self.on_close = None
         self.heads = []
+        self.single = None
         self.current = None
         self.wait = None
         if on_close is not None:
@@ -113,38 +107,50 @@ cdef class RecordReader:
         """Next offset of each log, as ``dict[tuple[str, int], int]``; what to go on from."""
         cdef Head head
         positions = {}
-        for head in self.heads:
-            next_offset = head.cursor.next_offset
-            if head.ready:
-                next_offset = head.raw.offset
-            elif head.batch is not None:
-                next_offset = max(head.raw.offset + 1, head.batch.header.base_offset, head.start_offset)
-            positions[(head.cursor.log.topic, head.cursor.log.partition)] = next_offset
+        for item in self.heads:
+            head = <Head>item
+            positions[(head.cursor.log.topic, head.cursor.log.partition)] = head.position()
         return positions
 
     def __next__(self):
-        cdef Head head
-        if self.current is not None:
-            head = self.current
-            if len(self.heads) == 1:
-                if head.ready or head.advance():
-                    head.ready = False
-                    return new_record(head.batch, &head.raw)
-            else:
-                self.run_length += 1
-                if (self.run_length < RUN_LENGTH_MAX and (head.ready or head.advance())
-                        and head.raw.timestamp < self.runner_up_timestamp):
-                    head.ready = False
-                    return new_record(head.batch, &head.raw)
-            self.current = None
-        while True:
-            head = self.choose()
-            if head is not None:
-                head.ready = False
-                return new_record(head.batch, &head.raw)
+        cdef Record record
+        if self.single is not None:
+            record = self.single.take()
+            if record is not None:
+                return record
+            self.single = None
+        record = self.next_of_one() if len(self.heads) == 1 else self.next_of_several()
+        while record is None:
             if self.wait is None or self.all_done() or not self.wait():
                 self.close()
                 raise StopIteration
+            record = self.next_of_one() if len(self.heads) == 1 else self.next_of_several()
+        return record
+
+    cdef Record next_of_one(self):
+        cdef Head head = <Head>self.heads[0]
+        cdef Record record = head.take()
+        if head.feed.batch is not None:
+            self.single = head.feed
+        return record
+
+    cdef Record next_of_several(self):
+        cdef Head head = self.current
+        cdef Record record
+        if head is not None:
+            self.run_length += 1
+            if (self.run_length < RUN_LENGTH_MAX and head.advance()
+                    and head.ready.raw.timestamp < self.runner_up_timestamp):
+                record = head.ready
+                head.ready = None
+                return record
+            self.current = None
+        head = self.choose()
+        if head is None:
+            return None
+        record = head.ready
+        head.ready = None
+        return record
 
     cdef Head choose(self):
         """The head with the smallest timestamp, and the timestamp up to which it stays the smallest."""
@@ -153,21 +159,21 @@ cdef class RecordReader:
         cdef int64_t runner_up = INT64_MAX
         for item in self.heads:
             head = <Head>item
-            if not head.ready and not head.advance():
+            if not head.advance():
                 continue
             if best is None:
                 best = head
-            elif head.raw.timestamp < best.raw.timestamp:
-                runner_up = min(runner_up, best.raw.timestamp)
+            elif head.ready.raw.timestamp < best.ready.raw.timestamp:
+                runner_up = min(runner_up, best.ready.raw.timestamp)
                 best = head
             else:
-                runner_up = min(runner_up, head.raw.timestamp)
+                runner_up = min(runner_up, head.ready.raw.timestamp)
         self.current = best
         self.runner_up_timestamp = runner_up
         self.run_length = 0
         return best
 
-    cdef bint all_done(self) except -1:
+    cdef bint all_done(self):
         cdef Head head
         for item in self.heads:
             head = <Head>item
