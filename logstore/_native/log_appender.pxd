@@ -3,9 +3,8 @@
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from logstore._native.core cimport ls_batch_builder, ls_fault, ls_roll_policy, ls_span
-from logstore._native.log_state cimport LogState
+from logstore._native.log_flusher cimport LogFlusher
 from logstore._native.record_batch cimport RecordBatch
-from logstore._native.segment cimport Segment
 from logstore._native.spans cimport HeaderList
 
 
@@ -15,24 +14,13 @@ cdef enum Level:
     LEVEL_FLUSHED = 2
 
 
-cdef enum WriteState:
-    WRITABLE = 0
-    READ_ONLY = 1
-    FAILED = 2
-    CLOSED = 3
-    FORKED = 4
-
-
 # The writer's half of a log: an open batch, the active segment, and the lock over both. storage.Log derives from it
-# and supplies the cold steps (_roll, _flush_until, _schedule_hand_over, _schedule_flush, _write_failed).
-cdef class LogAppender(LogState):
+# and supplies the cold steps (_roll, _schedule_hand_over, _schedule_flush, _write_failed).
+cdef class LogAppender(LogFlusher):
     cdef cython.pymutex mutex
     cdef ls_batch_builder builder
-    cdef Segment active
     cdef int64_t next_offset            # of the next record; counts those in the open batch
-    cdef readonly int64_t flushed_offset    # records below it are on disk
     cdef readonly int64_t batches_count     # handed over since the log was opened
-    cdef int write_state
     cdef bint marked_clean          # the checkpoint on disk says so: to be taken back before the first write
     cdef bint hand_over_scheduled
     cdef bint flush_scheduled

@@ -1,7 +1,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, TypeVarTuple
 
-from logstore._native.log_state import LogState
+from logstore._native.log_flusher import LogFlusher
 from logstore._native.record_batch import RecordBatch
 from logstore._native.segment import Segment
 from logstore.model import BytesLike, Durability, Headers, Values
@@ -17,8 +17,7 @@ _Result = TypeVar("_Result")
 
 def durability_level(durability: str | None) -> int: ...
 
-class LogAppender(LogState):
-    flushed_offset: int
+class LogAppender(LogFlusher):
     batches_count: int
     def append(
         self,
@@ -72,7 +71,6 @@ class LogAppender(LogState):
     def _take_producers(self, state: Any, aborted: list[Any], has_producers: bool, has_transactions: bool) -> None: ...
     def _forget_producers(self, producer_ids: Iterable[int]) -> None: ...
     def _set_write_state(self, state: int) -> None: ...
-    def _set_flushed_offset(self, offset: int) -> None: ...
     def _lingered(self) -> None: ...
     def _flush_is_due(self) -> None: ...
     def _flush_was_scheduled(self, scheduled: bool) -> None: ...

@@ -43,8 +43,10 @@ from logstore._native.core cimport (
     ls_status,
 )
 from logstore._native.faults cimport raise_fault
-from logstore._native.log_state cimport TAIL_BYTES_MAX, LogState
+from logstore._native.log_flusher cimport CLOSED, FAILED, FORKED, READ_ONLY, WRITABLE, LogFlusher
+from logstore._native.log_state cimport TAIL_BYTES_MAX
 from logstore._native.producer_batches cimport marker_of
+from logstore._native.published cimport ls_publish
 from logstore._native.record_batch cimport RecordBatch, compressed_batch
 from logstore._native.segment cimport Segment
 from logstore._native.spans cimport HeaderList, SpanArray, span_of
@@ -107,7 +109,7 @@ def durability_level(durability):
     return level_of(durability, -1)
 
 
-cdef class LogAppender(LogState):
+cdef class LogAppender(LogFlusher):
     """The writer's half of one log. `logstore.storage.Log` is what is used."""
 
     def __cinit__(self, *args, **kwargs):
@@ -115,7 +117,6 @@ cdef class LogAppender(LogState):
         memset(&self.builder, 0, sizeof(self.builder))
         if ls_batch_builder_init(&self.builder, 4096, &fault) != LS_OK:
             raise_fault(&fault, "<memory>")
-        self.write_state = READ_ONLY
         self.flush_messages = INT64_MAX
         self.unstable_after = INT64_MAX
         self.aborted_entries = []
@@ -149,16 +150,18 @@ cdef class LogAppender(LogState):
     def _activate(self, Segment active not None, int64_t next_offset, int64_t flushed_offset, int32_t leader_epoch,
                   bint marked_clean):
         """Makes a segment the one that is appended to."""
+        self._flushes_cold()
         self.marked_clean = marked_clean
         self.active = active
         self.next_offset = next_offset
-        self.flushed_offset = flushed_offset
+        self._flush_lock.restart(flushed_offset)
         self.leader_epoch = leader_epoch
         self.roll_policy.created_ms = active.created_ms
 
     def _start_segment(self, tuple segments not None, Segment active not None, list aborted not None):
         """Rolls, in one step that no signal handler can come between. The lock is held by the append that asked for
         it, or by `_locked`."""
+        self._flushes_cold()
         self.active = active
         self.roll_policy.created_ms = active.created_ms
         self.aborted_entries = aborted
@@ -199,9 +202,6 @@ cdef class LogAppender(LogState):
 
     def _set_write_state(self, int state):
         self.write_state = state
-
-    def _set_flushed_offset(self, int64_t offset):
-        self.flushed_offset = offset
 
     def _lingered(self):
         """The open batch was handed over because of its age; the next one is scheduled anew. The lock is held.
@@ -445,7 +445,7 @@ cdef class LogAppender(LogState):
         finally:
             self.mutex.release()
         if (level == LEVEL_FLUSHED or self.flush_due
-                or self.log_end_offset - self.flushed_offset >= self.flush_messages):
+                or self.log_end_offset - self._flush_lock.flushed_offset >= self.flush_messages):
             self.acknowledge(offset + 1, level)
         return offset
 
@@ -453,10 +453,10 @@ cdef class LogAppender(LogState):
         """What is left to do once records are in the log: fdatasync if the level or flush.messages asks for it."""
         if level == LEVEL_FLUSHED:
             self.flush_due = False
-            self._flush_until(end_offset)
-        elif self.flush_due or self.log_end_offset - self.flushed_offset >= self.flush_messages:
+            self.wait_flushed(end_offset)
+        elif self.flush_due or self.log_end_offset - self._flush_lock.flushed_offset >= self.flush_messages:
             self.flush_due = False
-            self._flush_until(self.log_end_offset)
+            self.wait_flushed(self.log_end_offset)
         return 0
 
     cdef int check_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
@@ -597,7 +597,7 @@ cdef class LogAppender(LogState):
 
     cdef int publish_end(self) except -1:
         self.batches_count += 1
-        self.log_end_offset = self.next_offset
+        ls_publish(&self.log_end_offset, self.next_offset)
         if self.first_unstable_offset != self.unstable_after:
             self.first_unstable_offset = self.unstable_after  # after the end: see log_state.pxd
         if self.waiters:

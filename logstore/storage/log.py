@@ -133,9 +133,6 @@ class Log(FlushedLog):
         self.damage: CorruptDataError | None = None
         self._durability = durability
         self._clock = clock
-        # Held over each fdatasync: those who wait for it find their records flushed when they get it. A plain lock,
-        # since a signal handler may raise anywhere in a Condition.
-        self._flush_lock = threading.Lock()
         self._compaction_lock = threading.Lock()  # taken before the flush lock; one compaction or erasure at a time
         self._new_names = False
         self._failure: StorageFailureError | None = None
@@ -753,7 +750,7 @@ class Log(FlushedLog):
     def _forked(self) -> None:
         """In a forked child: the files belong to the parent."""
         self._set_write_state(log_appender.STATE_FORKED)
-        self._flush_lock = threading.Lock()
+        self._flush_lock.forget()
         self._compaction_lock = threading.Lock()
         self._publish(is_open=False)
         if not self.read_only:

@@ -99,15 +99,6 @@ class FlushedLog(ReadableLog):
             )
         return ReadOnlyError(f"{self.path} is open for reading only; open the broker without read_only=True")
 
-    def _flush_until(self, offset: int) -> None:
-        """Returns once all records below the offset are on disk. Callers that wait share one fdatasync."""
-        with self._flush_lock:
-            if self.flushed_offset >= offset:
-                return
-            if self._failure is not None or not self.is_open:
-                self._raise_not_flushed()
-            self._sync()
-
     def flush_until(self, offset: int) -> None:
         """Returns once all records below an offset are on disk; at or past the log end offset, all there are.
 
@@ -160,6 +151,8 @@ class FlushedLog(ReadableLog):
             if self.has_producers and position - self._snapshot_position >= SNAPSHOT_INTERVAL_BYTES:
                 self._snapshot_position = position
                 self._scheduler.schedule(0, self._freeze_in_background)
+        if self._checkpoint.segment_base_offset == active.base_offset and not (self._new_names or self._pending_snapshots):
+            self._flushes_hot(active, self._checkpoint.position + CHECKPOINT_INTERVAL_BYTES)
 
     def _record_digests(self, segments: tuple[Segment, ...], *, closing: bool = False) -> None:
         """Notes what the segments sealed since hold, and when closing the active one; all of it is on disk, and

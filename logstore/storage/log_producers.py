@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import struct
-import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -79,7 +78,6 @@ class ProducerLog(LogAppender):
     _replayed_offset: int  # up to where the batches are taken in; a reader process's
     _expired_ms: int  # when producers were last looked through for those that have expired
     _transactions_known: bool
-    _flush_lock: threading.Lock
 
     producer_id_expiration_ms: int = PRODUCER_ID_EXPIRATION_MS
     """How long an idle producer is remembered (``producer.id.expiration.ms``)."""
@@ -338,6 +336,7 @@ class ProducerLog(LogAppender):
             if self._now_ms() - self._expired_ms >= EXPIRATION_CHECK_INTERVAL_MS:
                 self._expire_producers()
             self._pending_snapshots.append((offset, list(self._producer_state.producers.values()), durable))
+            self._flushes_cold()
             self._snapshot_offset = offset
 
     def _write_snapshots(self, flushed_offset: int, *, sync: bool = False) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -36,7 +35,6 @@ class ReadableLog(ProducerLog):
     """What a log offers its readers. `logstore.storage.log.Log` is what is used."""
 
     _checkpoint_file: CheckpointFile
-    _flush_lock: threading.Lock
     _listed_ns: int
     _files: dict[int, tuple[int, int]]  # inode and time of change by base offset; a reader process's
 

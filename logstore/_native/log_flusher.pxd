@@ -1,0 +1,37 @@
+# Waiting until records are on disk.
+
+from libc.stdint cimport int64_t
+from logstore._native.core cimport ls_fault
+from logstore._native.group_commit cimport GroupCommit, Waiting
+from logstore._native.log_state cimport LogState
+from logstore._native.segment cimport Segment
+
+
+cdef enum WriteState:
+    WRITABLE = 0
+    READ_ONLY = 1
+    FAILED = 2
+    CLOSED = 3
+    FORKED = 4
+
+
+cdef enum FlushStep:
+    STEP_DONE = 0
+    STEP_INTERRUPTED = 1
+    STEP_COLD = 2           # this thread leads, and more is to be done than one fdatasync
+    STEP_REFUSED = 3        # this thread leads, and the fdatasync has failed
+
+
+# What makes appends durable. storage.Log derives from it and supplies the cold steps (_sync, _fail, _raise_not_flushed).
+cdef class LogFlusher(LogState):
+    cdef Segment active
+    cdef int write_state
+    cdef readonly GroupCommit _flush_lock   # as a lock: keeps everybody from flushing
+    # The active segment while one fdatasync of it is all that a flush takes: what stands before it is on disk, and so
+    # are the files' names. Cleared before anything is appended elsewhere, hence before an end past it is published.
+    cdef void *hot_segment
+    cdef int64_t cold_position      # size of that segment at which the checkpoint is due
+
+    cdef FlushStep flush_or_wait(self, Waiting *me, int64_t offset, Segment active, ls_fault *fault) noexcept nogil
+    cdef int wait_flushed(self, int64_t offset) except -1
+    cdef int lead_cold(self, int64_t offset) except -1

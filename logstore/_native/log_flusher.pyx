@@ -1,0 +1,116 @@
+"""Waiting until records are on disk: as a rule one fdatasync of the active segment, without the GIL from the first wait to
+the last, shared by all who wait (`group_commit`). What comes on top of it now and then (checkpoints, indexes, segments that
+were rolled, names of new files) are steps in Python.
+"""
+
+from libc.stdint cimport int64_t
+from logstore._native.clock cimport ls_wall_clock_ns
+from logstore._native.core cimport LS_OK, ls_fault, ls_file_sync, ls_segment_log_file, ls_segment_size_bytes
+from logstore._native.faults cimport raise_fault
+from logstore._native.group_commit cimport (
+    TURN_INTERRUPTED,
+    TURN_OVER,
+    GroupCommit,
+    Turn,
+    Waiting,
+    close_waiting,
+    open_waiting,
+)
+from logstore._native.published cimport ls_observe, ls_observe_pointer, ls_publish_pointer
+
+from logstore.errors import StorageFailureError
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
+
+cdef class LogFlusher(LogState):
+    """The durable half of one log. `logstore.storage.Log` is what is used."""
+
+    def __cinit__(self, *args, **kwargs):
+        self._flush_lock = GroupCommit()
+        self.write_state = READ_ONLY
+
+    @property
+    def flushed_offset(self):
+        """Records below it are on disk."""
+        return self._flush_lock.flushed_offset
+
+    def _set_flushed_offset(self, int64_t offset):
+        """For the one who flushes, or before anybody does."""
+        self._flush_lock.restart(offset)
+
+    def _flushes_hot(self, Segment active not None, int64_t cold_position):
+        """The one who flushes has everything on disk but what is in the active segment: until that one has this size, or
+        `_flushes_cold`, an fdatasync of it is all that a flush takes."""
+        if active is self.active:
+            self.cold_position = cold_position
+            ls_publish_pointer(&self.hot_segment, <void *>active)
+
+    def _flushes_cold(self):
+        """The next flush has more to do."""
+        ls_publish_pointer(&self.hot_segment, NULL)
+
+    cdef FlushStep flush_or_wait(self, Waiting *me, int64_t offset, Segment active, ls_fault *fault) noexcept nogil:
+        cdef Turn turn = self._flush_lock.join(me, offset, True)
+        cdef int64_t end_offset, started_ns
+        if turn == TURN_OVER:
+            return STEP_DONE
+        if turn == TURN_INTERRUPTED:
+            return STEP_INTERRUPTED
+        # The end before the segment: see hot_segment. The caller holds the segment it compares with.
+        end_offset = ls_observe(&self.log_end_offset)
+        if (ls_observe_pointer(&self.hot_segment) != <void *>active or self.write_state != WRITABLE
+                or ls_segment_size_bytes(active.segment) >= self.cold_position):
+            return STEP_COLD
+        started_ns = ls_wall_clock_ns()
+        if ls_file_sync(ls_segment_log_file(active.segment), fault) != LS_OK:
+            return STEP_REFUSED
+        self._flush_lock.finish(end_offset, ls_wall_clock_ns() - started_ns)
+        return STEP_DONE
+
+    cdef int wait_flushed(self, int64_t offset) except -1:
+        """Returns once all records below the offset are on disk. Callers that wait share one fdatasync."""
+        cdef Waiting me
+        cdef FlushStep step
+        cdef Segment active
+        cdef ls_fault fault
+        if offset <= self._flush_lock.flushed_offset:
+            return 0
+        if not open_waiting(&me):
+            raise MemoryError("no lock to wait on")
+        try:
+            while True:
+                active = self.active
+                with nogil:
+                    step = self.flush_or_wait(&me, offset, active, &fault)
+                if step == STEP_DONE:
+                    return 0
+                if step == STEP_COLD:
+                    return self.lead_cold(offset)
+                if step == STEP_REFUSED:
+                    try:
+                        raise_fault(&fault, active.path)
+                    except StorageFailureError as error:
+                        self._fail(error)
+                        raise
+                    finally:
+                        self._flush_lock.finish(-1, -1)
+                PyErr_CheckSignals()
+        finally:
+            close_waiting(&me)
+
+    cdef int lead_cold(self, int64_t offset) except -1:
+        cdef int64_t started_ns = ls_wall_clock_ns()
+        try:
+            if offset > self._flush_lock.flushed_offset:
+                if self.write_state == FAILED or not self.is_open:
+                    self._raise_not_flushed()
+                self._sync()
+        finally:
+            self._flush_lock.finish(-1, ls_wall_clock_ns() - started_ns)
+        return 0
+
+    def _flush_until(self, int64_t offset):
+        """Returns once all records below the offset are on disk."""
+        self.wait_flushed(offset)
