@@ -57,10 +57,12 @@ def test_nobody_flushes_while_the_lock_is_held(log: Log) -> None:
             threads = in_threads(4, lambda _: done.append(log.append(b"x")))
             until(lambda: log.log_end_offset == 4)
             time.sleep(0.02)
-            assert done == [] and log.flushed_offset == 0
+            assert done == []
+            assert log.flushed_offset == 0
         for thread in threads:
             thread.join(10)
-        assert sorted(done) == [0, 1, 2, 3] and log.flushed_offset == 4
+        assert sorted(done) == [0, 1, 2, 3]
+        assert log.flushed_offset == 4
 
 
 def test_the_lock_has_its_turn_among_appenders(log: Log) -> None:
@@ -185,7 +187,8 @@ def test_a_signal_handler_may_append_while_its_thread_waits(log: Log) -> None:
             let_go.set()
         for thread in threads:
             thread.join(10)
-        assert offsets == [1] and log.flushed_offset == 2
+        assert offsets == [1]
+        assert log.flushed_offset == 2
 
 
 def test_closing_lets_everybody_go(tmp_path: Path) -> None:
@@ -205,6 +208,7 @@ def test_closing_lets_everybody_go(tmp_path: Path) -> None:
     broker.close()
     for thread in threads:
         thread.join(10)
-    assert outcomes and set(outcomes) <= {logstore.ClosedError, logstore.StorageFailureError}
+    assert outcomes
+    assert set(outcomes) <= {logstore.ClosedError, logstore.StorageFailureError}
     with logstore.open(tmp_path / "data") as again:
         assert not again.recovery_reports
