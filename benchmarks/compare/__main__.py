@@ -1,24 +1,29 @@
-"""``python -m benchmarks.compare``: run the works, print the tables, keep the figures."""
+"""``python -m benchmarks.compare``: run the works, print the tables, keep the figures, draw them."""
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.compare.machine import machine_facts
 from benchmarks.compare.measure import file_system_of
-from benchmarks.compare.runner import run_work
-from benchmarks.compare.table import as_json, as_markdown, show
-from benchmarks.compare.works import FLUSHED_RECORDS, all_works
+from benchmarks.compare.progress import Progress
+from benchmarks.compare.report import as_markdown, fill_in
+from benchmarks.compare.runner import WorkResult, run_work, steps_of
+from benchmarks.compare.table import as_json, show
+from benchmarks.compare.works import FULL, QUICK, Sizes, all_works
 from benchmarks.sample import KEY_BYTES, WrongResultError, sample_records
 
-RECORDS = 200_000
-QUICK_RECORDS = 20_000
-QUICK_FLUSHED_RECORDS = 50
+if TYPE_CHECKING:
+    from benchmarks.compare.measure import Work
+
+VALUE_BYTES = (100, 1000)
 BYTES_OF_A_SMALL_RECORD = KEY_BYTES + 100
 
 
@@ -26,18 +31,58 @@ def main(arguments: list[str] | None = None) -> int:
     """Run; 0 when all was tried, 1 when a result was wrong, 2 for a wrong call."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.rounds < 1 or options.value_bytes < 80 or (options.records or 1) < 1:
-        parser.error("--rounds and --records must be at least 1, --value-bytes at least 80")
-    open_mib = options.open_mib or ([8] if options.quick else [64, 512])
-    rounds = min(options.rounds, 2) if options.quick else options.rounds
-    records = options.records or _default_records(options.value_bytes, quick=options.quick)
-    works = all_works(open_mib, QUICK_FLUSHED_RECORDS if options.quick else FLUSHED_RECORDS)
+    if options.docs:
+        options.json = options.json or options.docs / "performance.json"
+        options.plot = options.plot or options.docs / "plots"
+    if options.source:
+        return _write(json.loads(options.source.read_text(encoding="utf-8")), options)
+    works = _chosen(parser, options)
     if options.list:
         for work in works:
-            print(f"{work.name:<24}{work.title}")
+            print(f"{work.name:<28}{work.title}")
         return 0
+    value_bytes = tuple(options.value_bytes or (VALUE_BYTES[:1] if options.quick else VALUE_BYTES))
+    rounds = min(options.rounds, 2) if options.quick else options.rounds
+    records = options.records or (QUICK if options.quick else FULL).records
+    run = {"records": records, "rounds": rounds, "value_bytes": value_bytes, "quick": options.quick}
+    machine = machine_facts(options.dir)
+    _say_machine(machine, run)
+    try:
+        results = _run(works, options.dir, records, rounds, value_bytes)
+    except WrongResultError as error:
+        print(f"\nWRONG RESULT: {error}", file=sys.stderr)
+        return 1
+    machine["load_after"] = os.getloadavg()[0]
+    return _write(as_json(results, machine, run), options)
+
+
+def _run(works: list[Work], directory: Path, records: int, rounds: int, sizes: tuple[int, ...]) -> list[WorkResult]:
+    turns = [(work, size) for work in works for size in (sizes if work.each_size else sizes[:1])]
+    progress = Progress(sys.stderr, sum(steps_of(work, rounds) for work, _size in turns))
+    results = []
+    with tempfile.TemporaryDirectory(prefix="logstore-compare-", dir=directory) as scratch:
+        for work, size in turns:
+            count = max(1000, records * BYTES_OF_A_SMALL_RECORD // (KEY_BYTES + size))
+            try:
+                result = run_work(work, sample_records(count, size), Path(scratch), rounds, on_step=progress.step)
+            except WrongResultError as error:
+                raise WrongResultError(f"{work.name}: {error}") from error
+            finally:
+                progress.clear()
+            progress.skip(sum(1 + min(rounds, work.rounds_max) for row in result.rows if not row.values))
+            show(result, sys.stdout)
+            sys.stdout.flush()
+            results.append(result)
+    return results
+
+
+def _chosen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[Work]:
+    if options.rounds < 1 or min(options.value_bytes or [80]) < 80 or (options.records or 1) < 1:
+        parser.error("--rounds and --records must be at least 1, --value-bytes at least 80")
+    sizes = QUICK if options.quick else FULL
+    works = all_works(Sizes(sizes.records, sizes.flushed_records, options.open_mib or sizes.open_mib, sizes.partitions))
     if options.only:
-        wanted = [work for work in works if any(_matches(work.name, only) for only in options.only)]
+        wanted = [work for work in works if any(_is_meant(work.name, only) for only in options.only)]
         if not wanted:
             parser.error(f"no work is called {' or '.join(options.only)}; --list names them all")
         works = wanted
@@ -45,30 +90,25 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--dir: {options.dir} is not a directory")
     if file_system_of(options.dir) in ("tmpfs", "ramfs"):
         parser.error(f"{options.dir} is in memory, not on a disk; name another with --dir")
+    return works
 
-    sample = sample_records(records, options.value_bytes)
-    run = {"records": records, "rounds": rounds, "value_bytes": options.value_bytes}
-    machine = machine_facts(options.dir)
-    _say_machine(machine, run)
-    progress = _progress if sys.stderr.isatty() else _silent
-    results = []
-    with tempfile.TemporaryDirectory(prefix="logstore-compare-", dir=options.dir) as directory:
-        for work in works:
-            try:
-                result = run_work(work, sample, Path(directory), rounds, on_step=progress)
-            except WrongResultError as error:
-                progress("")
-                print(f"{work.name}: WRONG RESULT: {error}", file=sys.stderr)
-                return 1
-            progress("")
-            show(result, sys.stdout)
-            sys.stdout.flush()
-            results.append(result)
+
+def _is_meant(name: str, only: str) -> bool:
+    return fnmatch.fnmatchcase(name, only) or name.startswith(f"{only}-")
+
+
+def _write(run: dict[str, Any], options: argparse.Namespace) -> int:
     if options.json:
-        text = json.dumps(as_json(results, machine, run), indent=2, ensure_ascii=False)
-        options.json.write_text(text + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.markdown:
-        options.markdown.write_text(as_markdown(results), encoding="utf-8")
+        options.markdown.write_text(as_markdown(run), encoding="utf-8")
+    if options.plot:
+        from benchmarks.compare.plots import draw
+
+        for path in draw(run, options.plot):
+            print(f"drawn: {path}")
+    if options.docs:
+        fill_in(options.docs / "performance.md", run)
     return 0
 
 
@@ -79,48 +119,40 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="small and rough: does it all run?")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
-    parser.add_argument("--records", type=int, metavar="N", help=f"default: {RECORDS:,} of 100 bytes")
-    parser.add_argument("--value-bytes", type=int, default=100, metavar="N", help="default: %(default)s")
-    parser.add_argument("--only", action="append", metavar="NAME", help="one work; may be repeated, * matches")
+    parser.add_argument("--records", type=int, metavar="N", help=f"default: {FULL.records:,} of 100 bytes")
+    parser.add_argument(
+        "--value-bytes", type=int, action="append", metavar="N", help="may be repeated; default: 100 and 1,000"
+    )
+    parser.add_argument("--only", action="append", metavar="NAME", help="one work, or all that begin so; may be repeated, * matches")
     parser.add_argument(
         "--open-mib",
         type=int,
         action="append",
         metavar="N",
-        help="sizes to open; default: 64 and 512",
+        help="how large the stores are that are opened and grown into; may be repeated; default: 64 and 1,024",
     )
     parser.add_argument("--dir", type=Path, default=Path(), metavar="DIR", help="where data goes; default: here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round to FILE too")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the ratios to FILE as a table")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write targets and ratios to FILE as tables")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw SVGs into DIR (needs matplotlib)")
+    parser.add_argument(
+        "--docs", type=Path, metavar="DIR", help="all three for the docs: DIR/performance.json, .md and DIR/plots"
+    )
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="FILE", help="measure nothing: take what --json wrote to FILE"
+    )
     parser.add_argument("--list", action="store_true", help="name the works and stop")
     return parser
 
 
-def _default_records(value_bytes: int, *, quick: bool) -> int:
-    records = QUICK_RECORDS if quick else RECORDS
-    return max(1000, records * BYTES_OF_A_SMALL_RECORD // (KEY_BYTES + value_bytes))
-
-
-def _matches(name: str, only: str) -> bool:
-    return name == only or fnmatch.fnmatchcase(name, only)
-
-
-def _say_machine(machine: dict[str, object], run: dict[str, int]) -> None:
+def _say_machine(machine: dict[str, Any], run: dict[str, Any]) -> None:
+    sizes = " and ".join(f"{size:,}" for size in run["value_bytes"])
     print(
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
         f"{machine['file_system'] or 'unknown file system'}, Python {machine['python']}\n"
-        f"{run['records']:,} records of {KEY_BYTES} + {run['value_bytes']} bytes, "
+        f"{run['records']:,} records of {KEY_BYTES} + 100 bytes, as many bytes for other sizes; values of {sizes} bytes; "
         f"median of {run['rounds']} rounds, one after the other in turn"
     )
-
-
-def _progress(step: str) -> None:
-    sys.stderr.write(f"\r\x1b[K{step}")
-    sys.stderr.flush()
-
-
-def _silent(step: str) -> None:
-    pass
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import re
 import sqlite3
 import subprocess
 from importlib import metadata
@@ -15,7 +16,11 @@ from benchmarks.compare.measure import file_system_of
 
 __all__ = ["machine_facts"]
 
-DISTRIBUTIONS = ("logstoredb", "aiokafka", "confluent-kafka", "lmdb", "pyarrow", "numpy")
+DISTRIBUTIONS = (
+    "logstoredb", "aiokafka", "confluent-kafka", "cramjam", "kafka-python", "lmdb", "nats-py", "numpy", "persist-queue",
+    "plyvel", "pyarrow", "redis", "rocksdict", "zstandard",
+)  # fmt: skip
+SERVERS = ("redis-server", "nats-server")
 
 
 def machine_facts(directory: Path) -> dict[str, Any]:
@@ -31,7 +36,9 @@ def machine_facts(directory: Path) -> dict[str, Any]:
         "python_compiler": platform.python_compiler(),
         "load_before": os.getloadavg()[0],
         "commit": _commit(),
-        "versions": {name: _version(name) for name in DISTRIBUTIONS} | {"sqlite": sqlite3.sqlite_version},
+        "versions": {name: _version(name) for name in DISTRIBUTIONS}
+        | {"sqlite": sqlite3.sqlite_version}
+        | {name: _server_version(name) for name in SERVERS},
     }
     try:
         import logstore
@@ -60,6 +67,15 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _server_version(program: str) -> str | None:
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    numbers = re.search(r"\d+\.\d+\.\d+", done.stdout)
+    return numbers.group() if numbers else None
 
 
 def _commit() -> str | None:

@@ -1,10 +1,10 @@
-"""The rows that nothing can beat: bare system calls and memory in C, and what Python costs."""
+"""The rows that no writer can beat: bare system calls in C, and what a call from Python costs."""
 
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.compare.measure import Measured, Place, Stopwatch
 from benchmarks.limits import Bytes, empty_append, limits
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 BATCH_HEADER_BYTES = 61
 BLOCK_BYTES = 256 << 10
-PAGE_BYTES = 4096
+File = Literal["growing", "fallocated", "zero-filled", "recycled"]
 
 
-def _log_bytes(sample: Sample) -> bytes:
+def log_bytes(sample: Sample) -> bytes:
     """As many bytes as these records take in a log, less the batch headers."""
     part = b"".join(key + value for key, value in zip(sample.keys, sample.values, strict=True))
     wanted = len(sample) * sample.record_bytes
     return (part + part)[:wanted]
 
 
-def _create(path: Path) -> int:
+def create_file(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
 
@@ -46,14 +46,14 @@ def write_blocks(block_bytes: int, *, recycled: bool = False) -> Callable[[Place
 
     @contextmanager
     def start(place: Place) -> Iterator[Callable[[], Measured]]:
-        data = Bytes(_log_bytes(place.sample))
+        data = Bytes(log_bytes(place.sample))
         zeros = Bytes(len(data) if recycled else 1)
         c = limits()
         checksum = c.checksum(data)
 
         def one_round() -> Measured:
             path = place.fresh() / "limit"
-            file = _create(path)
+            file = create_file(path)
             try:
                 if recycled:
                     c.write(file, zeros, block_bytes)
@@ -72,14 +72,14 @@ def write_blocks(block_bytes: int, *, recycled: bool = False) -> Callable[[Place
 @contextmanager
 def copy_checksum_write(place: Place) -> Iterator[Callable[[], Measured]]:
     """The same with the two things a batch cannot do without: one copy and one CRC-32C."""
-    data = Bytes(_log_bytes(place.sample))
+    data = Bytes(log_bytes(place.sample))
     buffer = Bytes(BLOCK_BYTES)
     c = limits()
     checksum = c.checksum(data)
 
     def one_round() -> Measured:
         path = place.fresh() / "limit"
-        file = _create(path)
+        file = create_file(path)
         try:
             with Stopwatch() as watch:
                 found = c.copy_checksum_write(file, data, buffer)
@@ -111,37 +111,56 @@ def empty_call(place: Place) -> Iterator[Callable[[], Measured]]:
     yield one_round
 
 
-def write_each(*, sync: bool, zero_filled: bool = False) -> Callable[[Place], Any]:
-    """One pwrite a batch of one record, with an fdatasync each if `sync`.
+@contextmanager
+def pwrite_each(place: Place) -> Iterator[Callable[[], Measured]]:
+    """One pwrite a batch of one record, into a file that grows."""
+    yield _batches(place, 1, "growing", sync=False)
 
-    The file grows, or with `zero_filled` it has been written before.
-    """
+
+def flushed_batches(records_per_batch: int, file: File) -> Callable[[Place], Any]:
+    """One pwrite and one fdatasync a batch of so many records, into a file as described."""
 
     @contextmanager
     def start(place: Place) -> Iterator[Callable[[], Measured]]:
-        batch_bytes = BATCH_HEADER_BYTES + place.sample.record_bytes
-        content = _log_bytes(place.sample) + bytes(BATCH_HEADER_BYTES * len(place.sample))
-        data = Bytes(content)
-        c = limits()
-        checksum = c.checksum(data)
-
-        def one_round() -> Measured:
-            path = place.fresh() / "limit"
-            file = _create(path)
-            try:
-                if zero_filled:
-                    os.write(file, bytes(len(data)))
-                    os.fsync(file)
-                with Stopwatch() as watch:
-                    c.write_each(file, data, batch_bytes, sync=sync)
-            finally:
-                os.close(file)
-            _check_file(path, len(data), checksum)
-            return watch.measured(len(place.sample))
-
-        yield one_round
+        yield _batches(place, records_per_batch, file, sync=True)
 
     return start
+
+
+def _batches(place: Place, records_per_batch: int, kind: File, *, sync: bool) -> Callable[[], Measured]:
+    sample = place.sample
+    count = max(1, len(sample) // records_per_batch)
+    batch_bytes = BATCH_HEADER_BYTES + records_per_batch * sample.record_bytes
+    data = Bytes((log_bytes(sample) + bytes(count * batch_bytes))[: count * batch_bytes])
+    c = limits()
+    checksum = c.checksum(data)
+
+    def one_round() -> Measured:
+        path = place.fresh() / "limit"
+        file = create_file(path)
+        try:
+            _prepare(file, len(data), kind)
+            with Stopwatch() as watch:
+                c.write_each(file, data, batch_bytes, sync=sync)
+        finally:
+            os.close(file)
+        _check_file(path, len(data), checksum)
+        return watch.measured(count * records_per_batch)
+
+    return one_round
+
+
+def _prepare(file: int, size_bytes: int, kind: File) -> None:
+    """What happens to a file before the clock starts: its blocks are there, as extents not yet written, as zeros, or
+    with other bytes in them."""
+    if kind == "growing":
+        return
+    if kind == "fallocated":
+        os.posix_fallocate(file, 0, size_bytes)
+    else:
+        content = bytes(size_bytes) if kind == "zero-filled" else b"\xa5" * size_bytes
+        os.pwrite(file, content, 0)
+    os.fsync(file)
 
 
 @contextmanager
@@ -153,7 +172,7 @@ def python_pwrite(place: Place) -> Iterator[Callable[[], Measured]]:
 
     def one_round() -> Measured:
         path = place.fresh() / "limit"
-        file = _create(path)
+        file = create_file(path)
         pwrite = os.pwrite
         try:
             with Stopwatch() as watch:
@@ -165,68 +184,3 @@ def python_pwrite(place: Place) -> Iterator[Callable[[], Measured]]:
         return watch.measured(count)
 
     yield one_round
-
-
-def read_file(*, checksum: bool) -> Callable[[Place], Any]:
-    """The bytes of these records from the page cache through one reused buffer."""
-
-    @contextmanager
-    def start(place: Place) -> Iterator[Callable[[], Measured]]:
-        data = Bytes(_log_bytes(place.sample))
-        buffer = Bytes(BLOCK_BYTES)
-        c = limits()
-        wanted = c.checksum(data)
-        file = _create(place.kept / "limit")
-        c.write(file, data, BLOCK_BYTES)
-
-        def one_round() -> Measured:
-            with Stopwatch() as watch:
-                found = c.read(file, len(data), buffer, checksum=checksum)
-            if checksum and found != wanted:
-                raise WrongResultError("limit: the CRC read is not the CRC written")
-            return watch.measured(len(place.sample))
-
-        try:
-            yield one_round
-        finally:
-            os.close(file)
-
-    return start
-
-
-@contextmanager
-def copy_memory(place: Place) -> Iterator[Callable[[], Measured]]:
-    """The bytes of these records copied from memory to a reused buffer."""
-    data = Bytes(_log_bytes(place.sample))
-    buffer = Bytes(BLOCK_BYTES)
-    c = limits()
-
-    def one_round() -> Measured:
-        with Stopwatch() as watch:
-            c.copy(data, buffer)
-        return watch.measured(len(place.sample))
-
-    yield one_round
-
-
-@contextmanager
-def read_pages(place: Place) -> Iterator[Callable[[], Measured]]:
-    """One pread of a page at each random record: what any look-up in a file must do at least."""
-    sample = place.sample
-    data = Bytes(_log_bytes(sample))
-    buffer = Bytes(PAGE_BYTES)
-    c = limits()
-    file = _create(place.kept / "limit")
-    c.write(file, data, BLOCK_BYTES)
-    positions = [offset * sample.record_bytes for offset in sample.some_offsets()]
-    read = c.read_at(file, positions, buffer)
-
-    def one_round() -> Measured:
-        with Stopwatch() as watch:
-            read()
-        return watch.measured(len(positions))
-
-    try:
-        yield one_round
-    finally:
-        os.close(file)

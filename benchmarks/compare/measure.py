@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from benchmarks.compare.targets import Target
     from benchmarks.sample import Sample
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "NotMeasuredError",
     "Place",
     "Stopwatch",
-    "Target",
     "Work",
 ]
 
@@ -36,19 +36,30 @@ class NotMeasuredError(Exception):
 
 @dataclass(frozen=True)
 class Measured:
-    """One round: how many operations, how long they took, and how long the process computed."""
+    """One round: how many operations, how long they took, and how long the processes computed.
+
+    ``amount`` is what a work counts that is not about time: bytes, open files.
+    """
 
     operations: int
-    nanoseconds: int
-    cpu_nanoseconds: int
+    nanoseconds: int = 0
+    cpu_nanoseconds: int = 0
+    amount: float = 0.0
 
 
 class Stopwatch(AbstractContextManager["Stopwatch"]):
-    """Times a block, with Python's garbage collector off while it runs."""
+    """Times a block, with Python's garbage collector off while it runs.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    server_cpu : callable, optional
+        Gives the processor time, in ns, of a server that works for this process, so that it is counted too.
+    """
+
+    def __init__(self, server_cpu: Callable[[], int] = lambda: 0) -> None:
         self.nanoseconds = 0
         self.cpu_nanoseconds = 0
+        self._server_cpu = server_cpu
 
     def measured(self, operations: int) -> Measured:
         """The time of the block as a round of so many operations."""
@@ -57,13 +68,13 @@ class Stopwatch(AbstractContextManager["Stopwatch"]):
     def __enter__(self) -> Self:
         gc.collect()
         gc.disable()
-        self._cpu_started = time.process_time_ns()
+        self._cpu_started = time.process_time_ns() + self._server_cpu()
         self._started = time.perf_counter_ns()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.nanoseconds = time.perf_counter_ns() - self._started
-        self.cpu_nanoseconds = time.process_time_ns() - self._cpu_started
+        self.cpu_nanoseconds = time.process_time_ns() + self._server_cpu() - self._cpu_started
         gc.enable()
 
 
@@ -105,39 +116,25 @@ class Contestant:
         Given a `Place`, a context manager: entering it prepares, untimed; what it yields is called
         once a round, checks its own result and gives a `Measured`.
     requires : str
-        The distribution to install; empty for the standard library and for limits.
+        The module it needs; empty for the standard library and for limits.
+    distribution : str
+        What to install for it, where that is not the module's name.
+    records_max : int
+        A slow one takes so many records of the work's at most: a rate needs no more, and the run stays short.
     """
 
     name: str
     kind: Kind
     start: Callable[[Place], AbstractContextManager[Callable[[], Measured]]]
     requires: str = ""
+    distribution: str = ""
+    records_max: int = 1 << 62
 
     def missing(self) -> str:
         """Why this contestant cannot run here, or nothing."""
         if self.requires and importlib.util.find_spec(self.requires) is None:
-            return f"not measured: pip install {self.requires}"
+            return f"not measured: pip install {self.distribution or self.requires}"
         return ""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is asked of logstore: an absolute rate, a share of another row, or either of them.
-
-    Attributes
-    ----------
-    contestant : str
-        The logstore row that is held to it.
-    per_second : float
-        At least so many operations a second; 0 for no absolute rate.
-    times, of : float, str
-        Or at least so many times the rate of the row `of`.
-    """
-
-    contestant: str
-    per_second: float = 0
-    times: float = 0
-    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,6 +149,8 @@ class Work:
         One line above the table.
     unit : str
         What is counted.
+    amount : str
+        For works that are not about time: the unit of what is measured, of which less is better.
     contestants : tuple of Contestant
         Logstore first: the first row is what every ratio is against.
     records : callable
@@ -159,6 +158,8 @@ class Work:
     targets : tuple of Target
     rounds_max : int
         Where a round is long, at most so many.
+    each_size : bool
+        Runs once for each size of values; otherwise for the first alone.
     """
 
     name: str
@@ -168,6 +169,8 @@ class Work:
     records: Callable[[int], int] = lambda count: count
     targets: tuple[Target, ...] = ()
     rounds_max: int = 1000
+    each_size: bool = False
+    amount: str = ""
 
 
 def file_system_of(path: Path) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.compare.measure import Contestant, Measured, Work
     from benchmarks.sample import Sample
 
-__all__ = ["Row", "WorkResult", "run_work"]
+__all__ = ["Row", "WorkResult", "run_work", "steps_of"]
 
 SYNC_ABOVE_BYTES = 64 << 20
 
@@ -31,8 +31,10 @@ class Row:
     Attributes
     ----------
     contestant : Contestant
-    rates : list of float
-        Operations a second, one per round.
+    values : list of float
+        One per round: operations a second, or in a work that measures an amount, the amount.
+    less_is_better : bool
+        They are amounts.
     cpu_seconds : list of float
         Processor time of one operation in all threads, one per round.
     reason : str
@@ -40,14 +42,15 @@ class Row:
     """
 
     contestant: Contestant
-    rates: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    less_is_better: bool = False
     cpu_seconds: list[float] = field(default_factory=list)
     reason: str = ""
 
     @property
     def median(self) -> float:
-        """Operations a second."""
-        return statistics.median(self.rates) if self.rates else 0.0
+        """Operations a second, or the amount."""
+        return statistics.median(self.values) if self.values else 0.0
 
     @property
     def cpu_median(self) -> float:
@@ -57,7 +60,20 @@ class Row:
     @property
     def spread(self) -> float:
         """How far the slowest and the fastest round lie apart, as a share of the median."""
-        return (max(self.rates) - min(self.rates)) / self.median if self.rates else 0.0
+        return (max(self.values) - min(self.values)) / self.median if self.values and self.median else 0.0
+
+    def ratio_to(self, other: Row) -> float:
+        """How many times as good as another row: as fast, or with so much less."""
+        ours, theirs = (other.median, self.median) if self.less_is_better else (self.median, other.median)
+        return ours / theirs if theirs else 1.0
+
+    def take(self, measured: Measured) -> None:
+        """One round more."""
+        if self.less_is_better:
+            self.values.append(measured.amount / measured.operations)
+        else:
+            self.values.append(measured.operations * 1e9 / max(1, measured.nanoseconds))
+            self.cpu_seconds.append(measured.cpu_nanoseconds / 1e9 / measured.operations)
 
 
 @dataclass
@@ -76,7 +92,12 @@ class WorkResult:
     def reference(self) -> Row:
         """The row that every ratio is against: the first that was measured of logstore's."""
         ours = [row for row in self.rows if row.contestant.kind == "logstore"]
-        return next((row for row in ours if row.rates), ours[0])
+        return next((row for row in ours if row.values), ours[0])
+
+
+def steps_of(work: Work, rounds: int) -> int:
+    """How often `run_work` will report to `on_step`."""
+    return len(work.contestants) * (1 + min(rounds, work.rounds_max))
 
 
 def run_work(
@@ -96,7 +117,8 @@ def run_work(
     rounds = min(rounds, work.rounds_max)
     part = sample.first(work.records(len(sample)))
     large = len(part) * part.record_bytes >= SYNC_ABOVE_BYTES
-    rows = [Row(contestant, reason=contestant.missing()) for contestant in work.contestants]
+    less = bool(work.amount)
+    rows = [Row(contestant, less_is_better=less, reason=contestant.missing()) for contestant in work.contestants]
     started: dict[int, Callable[[], Measured]] = {}
     places = [directory / f"{work.name}-{number}" for number in range(len(rows))]
     try:
@@ -104,10 +126,12 @@ def run_work(
             for number, row in enumerate(rows):
                 if row.reason:
                     continue
-                on_step(f"{work.name}: preparing {row.contestant.name}")
+                contestant = row.contestant
+                on_step(f"{work.name}: preparing {contestant.name}")
                 places[number].mkdir()
+                place = Place(places[number], part.first(min(len(part), contestant.records_max)))
                 try:
-                    started[number] = stack.enter_context(row.contestant.start(Place(places[number], part)))
+                    started[number] = stack.enter_context(contestant.start(place))
                 except (NotMeasuredError, LimitsUnavailableError) as error:
                     row.reason = f"not measured: {error}"
             for turn in range(rounds):
@@ -115,15 +139,11 @@ def run_work(
                     number = (turn + step) % len(rows)
                     if number not in started:
                         continue
-                    name = rows[number].contestant.name
-                    on_step(f"{work.name}: round {turn + 1} of {rounds}, {name}")
-                    measured = started[number]()
-                    operations = measured.operations
-                    rows[number].rates.append(operations * 1e9 / measured.nanoseconds)
-                    rows[number].cpu_seconds.append(measured.cpu_nanoseconds / 1e9 / operations)
+                    on_step(f"{work.name}: round {turn + 1} of {rounds}, {rows[number].contestant.name}")
+                    rows[number].take(started[number]())
                     if large:
                         os.sync()  # so that nobody pays for what the one before left dirty
     finally:
-        for place in places:
-            shutil.rmtree(place, ignore_errors=True)
+        for place_directory in places:
+            shutil.rmtree(place_directory, ignore_errors=True)
     return WorkResult(work, rows, sample.value_bytes)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TOPIC = "records"
 RECORDS_PER_CALL = 10_000
+PASSES = 5  # over all records in one round, where one takes a few ms
 NEVER = 2**63 - 1
 
 
@@ -100,6 +101,23 @@ def send_one_by_one(durability: str) -> Callable[[Place], Any]:
     return start
 
 
+def append_flushed_batches(records_per_batch: int) -> Callable[[Place], Any]:
+    """topic.append_many of so many records a call, each call on disk when it returns."""
+
+    @contextmanager
+    def start(place: Place) -> Iterator[Callable[[], Measured]]:
+        _logstore()
+        sample = place.sample
+        values, keys = sample.values[1:], sample.keys[1:]
+        parts = [
+            (values[at : at + records_per_batch], keys[at : at + records_per_batch])
+            for at in range(0, len(values), records_per_batch)
+        ]
+        yield _append_parts(place, parts, "flushed")
+
+    return start
+
+
 def append_in_threads(threads: int) -> Callable[[Place], Any]:
     """topic.append from several threads at once, flushed: waiting writers share an fdatasync."""
 
@@ -158,7 +176,7 @@ def append_many(place: Place) -> Iterator[Callable[[], Measured]]:
         (sample.values[at : at + RECORDS_PER_CALL], sample.keys[at : at + RECORDS_PER_CALL])
         for at in range(1, len(sample), RECORDS_PER_CALL)
     ]
-    yield _append_parts(place, parts)
+    yield _append_parts(place, parts, "appended")
 
 
 @contextmanager
@@ -175,14 +193,29 @@ def append_many_arrow(place: Place) -> Iterator[Callable[[], Measured]]:
         )
         for at in range(1, len(sample), RECORDS_PER_CALL)
     ]
-    yield _append_parts(place, parts)
+    yield _append_parts(place, parts, "appended")
 
 
-def _append_parts(place: Place, parts: list[tuple[Any, Any]]) -> Callable[[], Measured]:
+@contextmanager
+def append_many_numpy(place: Place) -> Iterator[Callable[[], Measured]]:
+    """topic.append_many of numpy arrays of 10,000 keys and values of fixed size."""
+    import numpy as np
+
+    _logstore()
+    sample = place.sample
+    values, keys = np.array(sample.values), np.array(sample.keys)
+    parts = [
+        (values[at : at + RECORDS_PER_CALL], keys[at : at + RECORDS_PER_CALL])
+        for at in range(1, len(sample), RECORDS_PER_CALL)
+    ]
+    yield _append_parts(place, parts, "appended")
+
+
+def _append_parts(place: Place, parts: list[tuple[Any, Any]], durability: str) -> Callable[[], Measured]:
     sample = place.sample
 
     def one_round() -> Measured:
-        broker, topic = _started(place.fresh(), "appended", sample)
+        broker, topic = _started(place.fresh(), durability, sample)
         with broker:
             with Stopwatch() as watch:
                 for values, keys in parts:
@@ -193,8 +226,8 @@ def _append_parts(place: Place, parts: list[tuple[Any, Any]]) -> Callable[[], Me
     return one_round
 
 
-def write_all(directory: Path, sample: Sample) -> tuple[Any, Any]:
-    broker, topic = created(directory, "appended")
+def write_all(directory: Path, sample: Sample, **settings: object) -> tuple[Any, Any]:
+    broker, topic = created(directory, "appended", **settings)
     for at in range(0, len(sample), RECORDS_PER_CALL):
         to = at + RECORDS_PER_CALL
         topic.append_many(sample.values[at:to], sample.keys[at:to], timestamps=sample.timestamps[at:to])
@@ -247,16 +280,17 @@ def columns(place: Place) -> Iterator[Callable[[], Measured]]:
     def one_round() -> Measured:
         count = 0
         with Stopwatch() as watch:
-            for batch in topic.scan():
-                seen = (
-                    batch.timestamps,
-                    batch.key_starts,
-                    batch.key_bytes,
-                    batch.value_starts,
-                    batch.value_bytes,
-                )
-                count += len(batch.offsets)
-        if count != len(sample) or {len(column) for column in seen} != {len(batch)}:
+            for _ in range(PASSES):
+                for batch in topic.scan():
+                    seen = (
+                        batch.timestamps,
+                        batch.key_starts,
+                        batch.key_bytes,
+                        batch.value_starts,
+                        batch.value_bytes,
+                    )
+                    count += len(batch.offsets)
+        if count != PASSES * len(sample) or {len(column) for column in seen} != {len(batch)}:
             raise WrongResultError(f"logstore: columns of {count} records of {len(sample)}")
         return watch.measured(count)
 
@@ -268,24 +302,28 @@ def columns(place: Place) -> Iterator[Callable[[], Measured]]:
         yield one_round
 
 
-@contextmanager
-def look_up_offset(place: Place) -> Iterator[Callable[[], Measured]]:
-    """The first record of topic.read(start=offset) for each random offset."""
-    sample = place.sample
-    broker, topic = write_all(place.kept / "log", sample)
-    wanted = sample.some_offsets()
+def look_up_offset(batch_bytes: int) -> Callable[[Place], Any]:
+    """The first record of topic.read(start=offset) for each random offset, in batches of so many bytes."""
 
-    def one_round() -> Measured:
-        read = topic.read
-        with Stopwatch() as watch:
-            found = [next(read(offset, stop=offset + 1)).value for offset in wanted]
-        for offset, value in zip(wanted, found, strict=True):
-            if value != sample.values[offset]:
-                raise WrongResultError(f"logstore: offset {offset} holds another record")
-        return watch.measured(len(wanted))
+    @contextmanager
+    def start(place: Place) -> Iterator[Callable[[], Measured]]:
+        sample = place.sample
+        broker, topic = write_all(place.kept / "log", sample, **{"logstore.batch.bytes": batch_bytes})
+        wanted = sample.some_offsets()
 
-    with broker:
-        yield one_round
+        def one_round() -> Measured:
+            read = topic.read
+            with Stopwatch() as watch:
+                found = [next(read(offset, stop=offset + 1)).value for offset in wanted]
+            for offset, value in zip(wanted, found, strict=True):
+                if value != sample.values[offset]:
+                    raise WrongResultError(f"logstore: offset {offset} holds another record")
+            return watch.measured(len(wanted))
+
+        with broker:
+            yield one_round
+
+    return start
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["LimitsUnavailableError", "empty_append", "limits"]
+__all__ = ["Bytes", "LimitsUnavailableError", "compiled_pairs", "empty_append", "limits"]
 
 HERE = Path(__file__).parent
 CORE = HERE.parent.parent / "csrc"
@@ -83,9 +83,10 @@ class Limits:
         """Copy `data` through `buffer` in memory."""
         self._call("limit_copy", data.pointer, _size(data), buffer.pointer, _size(buffer))
 
-    def read_at(self, file: int, positions: list[int], buffer: Bytes) -> Callable[[], None]:
-        """A function that reads the size of `buffer` at each position."""
+    def read_at(self, file: int, positions: list[int], buffer: Bytes, *, checksum: bool) -> Callable[[], None]:
+        """A function that reads the size of `buffer` at each position, and computes its CRC-32C if asked to."""
         array = (ctypes.c_int64 * len(positions))(*positions)
+        crc = ctypes.c_uint32()
 
         def read() -> None:
             self._call(
@@ -95,6 +96,7 @@ class Limits:
                 _c_size(len(positions)),
                 buffer.pointer,
                 _size(buffer),
+                ctypes.byref(crc) if checksum else None,
             )
 
         return read
@@ -137,9 +139,20 @@ def limits() -> Limits:
     return Limits(ctypes.CDLL(str(_compile("limits", sources, includes))))
 
 
+def empty_append() -> Callable[..., int]:
+    """The compiled ``append(value, key)`` that does nothing; also ``send(topic, value, key)``."""
+    append: Callable[..., int] = _empty_call().Nothing().append
+    return append
+
+
+def compiled_pairs() -> Callable[[bytes, int, int], Iterable[Any]]:
+    """A compiled iterator over ``data``, key and value by turns, that makes objects with ``key`` and ``value``."""
+    pairs: Callable[[bytes, int, int], Iterable[Any]] = _empty_call().pairs
+    return pairs
+
+
 @lru_cache(maxsize=1)
-def empty_append() -> Callable[[bytes, bytes], int]:
-    """The compiled ``append(value, key)`` that does nothing."""
+def _empty_call() -> Any:
     headers = Path(sysconfig.get_path("include"))
     if not (headers / "Python.h").exists():
         raise LimitsUnavailableError("needs Python's C headers")
@@ -147,10 +160,9 @@ def empty_append() -> Callable[[bytes, bytes], int]:
     loader = ExtensionFileLoader("empty_call", str(path))
     spec = importlib.util.spec_from_loader("empty_call", loader)
     assert spec is not None
-    module: Any = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
-    append: Callable[[bytes, bytes], int] = module.Nothing().append
-    return append
+    return module
 
 
 def _compile(name: str, sources: list[Path], includes: list[Path]) -> Path:

@@ -110,12 +110,16 @@ int limit_copy(const uint8_t *bytes, size_t size, uint8_t *buffer, size_t block)
     return 0;
 }
 
-/* `count` reads of `block` bytes at the positions given: what any look-up in a file must do. */
-int limit_read_at(int file, const int64_t *positions, size_t count, uint8_t *buffer, size_t block) {
+/* `count` reads of `block` bytes at the positions given, each checksummed when `checksum` is not NULL (it becomes the
+ * CRC of the last): what any look-up in a file must do. */
+int limit_read_at(int file, const int64_t *positions, size_t count, uint8_t *buffer, size_t block, uint32_t *checksum) {
     for (size_t i = 0; i < count; i++) {
         ssize_t got = pread(file, buffer, block, (off_t)positions[i]);
         if (got <= 0) {
             return got < 0 ? errno : EIO;
+        }
+        if (checksum != NULL) {
+            *checksum = ls_crc32c_extend(0, buffer, (size_t)got);
         }
     }
     return 0;

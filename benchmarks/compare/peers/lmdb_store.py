@@ -82,10 +82,35 @@ def append_appended(place: Place) -> Iterator[Callable[[], Measured]]:
     yield _transaction_each(place, sync=False)
 
 
-@contextmanager
-def append_flushed(place: Place) -> Iterator[Callable[[], Measured]]:
-    """One synced transaction a record."""
-    yield _transaction_each(place, sync=True)
+def append_flushed(records_per_batch: int) -> Callable[[Place], Any]:
+    """One synced transaction after the other, of so many records each."""
+
+    @contextmanager
+    def start(place: Place) -> Iterator[Callable[[], Measured]]:
+        if records_per_batch == 1:
+            yield _transaction_each(place, sync=True)
+        else:
+            yield _transactions(place, records_per_batch)
+
+    return start
+
+
+def _transactions(place: Place, records_per_batch: int) -> Callable[[], Measured]:
+    sample = place.sample
+    items = _items(sample)
+    parts = [items[at : at + records_per_batch] for at in range(0, len(items), records_per_batch)]
+
+    def one_round() -> Measured:
+        environment, records = _open(place.fresh(), _space(sample), sync=True)
+        with environment:
+            with Stopwatch() as watch:
+                for part in parts:
+                    with environment.begin(write=True, db=records) as transaction:
+                        transaction.cursor().putmulti(part, append=True)
+            _check(environment, records, sample)
+        return watch.measured(len(sample))
+
+    return one_round
 
 
 def _transaction_each(place: Place, *, sync: bool) -> Callable[[], Measured]:
@@ -218,6 +243,12 @@ def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
 
     with environment:
         yield one_round
+
+
+def store_records(directory: Path, sample: Sample) -> None:
+    """All records, closed, for measuring what is on disk then."""
+    environment, _records = _write_all(directory, sample)
+    environment.close()
 
 
 def write_for_open(directory: Path, sample: Sample, count: int) -> Any:

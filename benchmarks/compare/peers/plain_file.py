@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.compare.measure import Measured, Place, Stopwatch
 from benchmarks.sample import WrongResultError
@@ -45,10 +45,40 @@ def append_appended(place: Place) -> Iterator[Callable[[], Measured]]:
     yield _written_each(place, sync=False)
 
 
-@contextmanager
-def append_flushed(place: Place) -> Iterator[Callable[[], Measured]]:
-    """One os.write and one fdatasync a record."""
-    yield _written_each(place, sync=True)
+def append_flushed(records_per_batch: int) -> Callable[[Place], Any]:
+    """One os.write and one fdatasync for so many records."""
+
+    @contextmanager
+    def start(place: Place) -> Iterator[Callable[[], Measured]]:
+        if records_per_batch == 1:
+            yield _written_each(place, sync=True)
+        else:
+            yield _written_batches(place, records_per_batch)
+
+    return start
+
+
+def _written_batches(place: Place, records_per_batch: int) -> Callable[[], Measured]:
+    sample = place.sample
+    pairs = list(zip(sample.keys, sample.values, strict=True))
+
+    def one_round() -> Measured:
+        path = place.fresh() / "records"
+        pack = LENGTHS.pack
+        flush = getattr(os, "fdatasync", os.fsync)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            with Stopwatch() as watch:
+                for at in range(0, len(pairs), records_per_batch):
+                    part = pairs[at : at + records_per_batch]
+                    os.write(file, b"".join([pack(len(key), len(value)) + key + value for key, value in part]))
+                    flush(file)
+        finally:
+            os.close(file)
+        sample.check(_pairs(path), source="plain file")
+        return watch.measured(len(sample))
+
+    return one_round
 
 
 def _written_each(place: Place, *, sync: bool) -> Callable[[], Measured]:
@@ -92,6 +122,11 @@ def iterate(place: Place) -> Iterator[Callable[[], Measured]]:
         return watch.measured(count)
 
     yield one_round
+
+
+def store_records(directory: Path, sample: Sample) -> None:
+    """All records, for measuring what is on disk then."""
+    _write_all(directory / "records", sample)
 
 
 def _write_all(path: Path, sample: Sample) -> None:

@@ -81,10 +81,35 @@ def append_appended(place: Place) -> Iterator[Callable[[], Measured]]:
     yield _transaction_each(place, synchronous="OFF")
 
 
-@contextmanager
-def append_flushed(place: Place) -> Iterator[Callable[[], Measured]]:
-    """One transaction a record, synchronous=FULL."""
-    yield _transaction_each(place, synchronous="FULL")
+def append_flushed(records_per_batch: int) -> Callable[[Place], Any]:
+    """One transaction after the other, of so many records each, synchronous=FULL."""
+
+    @contextmanager
+    def start(place: Place) -> Iterator[Callable[[], Measured]]:
+        if records_per_batch == 1:
+            yield _transaction_each(place, synchronous="FULL")
+        else:
+            yield _transactions(place, records_per_batch)
+
+    return start
+
+
+def _transactions(place: Place, records_per_batch: int) -> Callable[[], Measured]:
+    sample = place.sample
+    rows = list(_rows(sample))
+    parts = [rows[at : at + records_per_batch] for at in range(0, len(rows), records_per_batch)]
+
+    def one_round() -> Measured:
+        with closing(_open(place.fresh(), synchronous="FULL")) as connection:
+            with Stopwatch() as watch:
+                for part in parts:
+                    connection.execute("BEGIN")
+                    connection.executemany(INSERT, part)
+                    connection.execute("COMMIT")
+            _check(connection, sample)
+        return watch.measured(len(sample))
+
+    return one_round
 
 
 def _transaction_each(place: Place, *, synchronous: str) -> Callable[[], Measured]:
@@ -176,6 +201,11 @@ def look_up_time(place: Place) -> Iterator[Callable[[], Measured]]:
         )
         connection.execute("COMMIT")
         yield one_round
+
+
+def store_records(directory: Path, sample: Sample) -> None:
+    """All records, closed, for measuring what is on disk then."""
+    _write_all(directory, sample).close()
 
 
 def write_for_open(directory: Path, sample: Sample, count: int) -> sqlite3.Connection:
