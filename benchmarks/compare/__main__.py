@@ -123,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--value-bytes", type=int, action="append", metavar="N", help="may be repeated; default: 100 and 1,000"
     )
-    parser.add_argument("--only", action="append", metavar="NAME", help="one work, or all that begin so; may be repeated, * matches")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="one work, or all that begin so; may be repeated; * matches"
+    )
     parser.add_argument(
         "--open-mib",
         type=int,
