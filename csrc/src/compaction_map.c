@@ -14,8 +14,9 @@ enum {
     SUPERSEDED_WORDS_MIN = 128,
     SUPERSEDED_WORDS_MAX = 1 << 22, /* 32 MiB, for 268 million offsets */
     GATHERED_PARTS = 1 << LS_KEY_PARTS_BITS_MAX,
-    GATHERED_KEYS = 512, /* of a part */
+    GATHERED_KEYS_MAX = 512, /* of a part */
     GATHERING_BYTES = 768 * 1024, /* of the table, from which on it pays */
+    GATHERED_SHARE = 6, /* of the table's memory: a 16th at most */
     /* Reading a line of the table ahead costs about a tenth of missing it. */
     READ_AHEAD_BYTES_PER_KEY = 10 * 64
 };
@@ -26,19 +27,27 @@ typedef struct gathered_key {
 } gathered_key;
 
 struct ls_gathered_keys {
+    size_t table_bytes; /* that it was made for */
+    uint32_t keys_max;  /* of a part */
     uint32_t counts[GATHERED_PARTS];
-    gathered_key keys[GATHERED_PARTS][GATHERED_KEYS];
+    gathered_key keys[]; /* keys_max for each part */
 };
+
+static size_t gathered_bytes(uint32_t keys_max) {
+    return sizeof(struct ls_gathered_keys) + sizeof(gathered_key) * GATHERED_PARTS * keys_max;
+}
 
 size_t ls_compactor_memory_bytes(const ls_compactor *compactor) {
     return compactor->superseded_words * sizeof *compactor->superseded +
-           (compactor->gathered != NULL ? sizeof *compactor->gathered : 0);
+           (compactor->gathered != NULL ? gathered_bytes(compactor->gathered->keys_max) : 0);
 }
 
 /* A bit for each offset up to this one, as far as the limit goes: what does not fit is looked up again. */
 static LS_NOINLINE void cover_offset(ls_compactor *compactor, int64_t offset) {
     uint64_t bits = (uint64_t)offset - (uint64_t)compactor->rules.first_dirty_offset + 1;
-    size_t words = compactor->superseded_words == 0 ? SUPERSEDED_WORDS_MIN : compactor->superseded_words * 2;
+    size_t words = compactor->superseded_words + compactor->superseded_words / 8;
+    if (words < SUPERSEDED_WORDS_MIN) words = SUPERSEDED_WORDS_MIN;
+    if (words > SUPERSEDED_WORDS_MAX) words = SUPERSEDED_WORDS_MAX;
     while (words < SUPERSEDED_WORDS_MAX && words * 64 < bits) words *= 2;
     if (words > SUPERSEDED_WORDS_MAX || words * 64 < bits || !compactor->marks_superseded) {
         compactor->marks_superseded = false; /* the records behind the end are looked up */
@@ -76,6 +85,7 @@ static LS_ALWAYS_INLINE bool put_key(ls_compactor *compactor, ls_key_hash hash, 
  * room, the round ends before it, whatever else is in the table: a later offset of a key is as true. */
 static LS_NOINLINE void put_gathered(ls_compactor *compactor, size_t part) {
     struct ls_gathered_keys *gathered = compactor->gathered;
+    const gathered_key *keys = gathered->keys + part * gathered->keys_max;
     uint32_t count = gathered->counts[part];
     const map_part *table = &compactor->map->parts[part];
     size_t table_bytes = (size_t)table->slots_count * sizeof(slot);
@@ -83,8 +93,7 @@ static LS_NOINLINE void put_gathered(ls_compactor *compactor, size_t part) {
         const uint8_t *bytes = (const uint8_t *)table->slots;
         for (size_t at = 0; at < table_bytes; at += 64) compactor->read_ahead += bytes[at];
     }
-    for (uint32_t i = 0; i < count; i++)
-        put_key(compactor, gathered->keys[part][i].hash, gathered->keys[part][i].offset);
+    for (uint32_t i = 0; i < count; i++) put_key(compactor, keys[i].hash, keys[i].offset);
     gathered->counts[part] = 0;
 }
 
@@ -98,16 +107,28 @@ void ls_compaction_put_all_gathered(ls_compactor *compactor) {
         compactor->mapped_end_offset = compactor->full_offset;
 }
 
-/* Whether keys are to gather from here on. Without memory for it they go the slow way. */
-static bool start_gathering(ls_compactor *compactor) {
-    if (compactor->map->parts_bits != LS_KEY_PARTS_BITS_MAX ||
-        ls_key_offset_map_memory_bytes(compactor->map) < GATHERING_BYTES) {
-        return false;
-    }
-    compactor->gathered = malloc(sizeof *compactor->gathered);
-    if (compactor->gathered == NULL) return false;
-    memset(compactor->gathered->counts, 0, sizeof compactor->gathered->counts);
-    return true;
+/* How many keys are to gather for each part of a table of this size. */
+static uint32_t keys_to_gather(size_t table_bytes) {
+    size_t keys = table_bytes / GATHERED_SHARE / sizeof(gathered_key) / GATHERED_PARTS;
+    return keys < GATHERED_KEYS_MAX ? (uint32_t)keys : GATHERED_KEYS_MAX;
+}
+
+/* Has keys gather from here on, or more of them, as the table grows. Without memory for it they go the slow
+ * way. */
+static void adapt_gathering(ls_compactor *compactor) {
+    size_t table_bytes = ls_key_offset_map_memory_bytes(compactor->map);
+    struct ls_gathered_keys *gathered = compactor->gathered;
+    if (compactor->map->parts_bits != LS_KEY_PARTS_BITS_MAX || table_bytes < GATHERING_BYTES) return;
+    if (gathered != NULL &&
+        (gathered->keys_max == GATHERED_KEYS_MAX || table_bytes / 5 < gathered->table_bytes / 4)) return;
+    ls_compaction_put_all_gathered(compactor);
+    uint32_t keys_max = keys_to_gather(table_bytes);
+    gathered = malloc(gathered_bytes(keys_max));
+    if (gathered == NULL) return;
+    gathered->table_bytes = table_bytes;
+    gathered->keys_max = keys_max;
+    memset(gathered->counts, 0, sizeof gathered->counts);
+    compactor->gathered = gathered;
 }
 
 typedef struct map_window {
@@ -134,8 +155,8 @@ static LS_ALWAYS_INLINE bool take_key(ls_compactor *compactor, map_window *windo
     }
     size_t part = (size_t)(hash.low >> (64 - LS_KEY_PARTS_BITS_MAX));
     uint32_t count = gathered->counts[part]++;
-    gathered->keys[part][count] = (gathered_key){hash, offset};
-    if (LS_LIKELY(count + 1 < GATHERED_KEYS)) return true;
+    gathered->keys[part * gathered->keys_max + count] = (gathered_key){hash, offset};
+    if (LS_LIKELY(count + 1 < gathered->keys_max)) return true;
     put_gathered(compactor, part);
     return compactor->full_offset == INT64_MAX;
 }
@@ -145,11 +166,15 @@ ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_head
                                     ls_fault *fault) {
     ls_status status = check_codec(header, fault);
     if (status != LS_OK) return status;
-    if (compactor->gathered == NULL) start_gathering(compactor);
+    adapt_gathering(compactor);
+    *is_full = compactor->full_offset != INT64_MAX; /* what had gathered did not fit */
+    if (*is_full) {
+        compactor->mapped_end_offset = compactor->full_offset;
+        return LS_OK;
+    }
     record_walk walk = start_walk(header, payload, payload_end);
     map_window window;
     window.count = 0;
-    *is_full = false;
     for (;;) {
         const uint8_t *start;
         ls_record_parts parts;

@@ -5,8 +5,9 @@
 #include "key_offset_map_internal.h"
 
 enum {
-    PART_BYTES_MIN = 64 * 1024, /* of the limit: below, there are fewer parts */
-    SLOTS_FIRST = 64
+    SLOTS_FIRST = 64,
+    SLOTS_OF_PART_MIN = 8,
+    SPLIT_SLOTS = 32 * 1024 /* 768 KiB: what is there twice while it grows stays as small */
 };
 
 /* ---- the map --------------------------------------------------------------------------------- */
@@ -15,19 +16,22 @@ ls_status ls_key_offset_map_create(size_t memory_bytes_max, const uint8_t secret
                                    ls_key_offset_map **out, ls_fault *fault) {
     ls_key_offset_map *map = calloc(1, sizeof *map);
     if (map == NULL) return ls_fail(fault, LS_NO_MEMORY, "key map", -1, (int64_t)sizeof *map, 0);
+    map->parts = &map->whole;
     map->memory_bytes_max = memory_bytes_max;
-    while (map->parts_bits < LS_KEY_PARTS_BITS_MAX &&
-           memory_bytes_max >> (map->parts_bits + 1) >= PART_BYTES_MIN)
-        map->parts_bits++;
     map->secret[0] = load_little(secret);
     map->secret[1] = load_little(secret + 8);
     *out = map;
     return LS_OK;
 }
 
+static void free_parts(map_part *parts, size_t count) {
+    for (size_t i = 0; i < count; i++) free(parts[i].slots);
+}
+
 void ls_key_offset_map_free(ls_key_offset_map *map) {
     if (map == NULL) return;
-    for (size_t i = 0; i < sizeof map->parts / sizeof *map->parts; i++) free(map->parts[i].slots);
+    free_parts(map->parts, (size_t)1 << map->parts_bits);
+    if (map->parts != &map->whole) free(map->parts);
     free(map);
 }
 
@@ -36,8 +40,49 @@ size_t ls_key_offset_map_memory_bytes(const ls_key_offset_map *map) { return map
 
 static uint32_t keys_max(uint64_t slots_count) { return (uint32_t)(slots_count * 4 / 5); }
 
-/* An eighth more slots, or what the limit leaves. False: too little, or no memory. */
-bool ls_key_map_grow(ls_key_offset_map *map, map_part *grown) {
+/* Cuts the one table into parts, each a little larger than what it holds. False: not within the limit, or no
+ * memory; nothing has changed. */
+static bool split(ls_key_offset_map *map) {
+    enum { PARTS = 1 << LS_KEY_PARTS_BITS_MAX };
+    const map_part whole = map->whole;
+    uint32_t counts[PARTS] = {0};
+    for (uint32_t i = 0; i < whole.slots_count; i++) {
+        if (whole.slots[i].taken != 0) counts[whole.slots[i].hash.low >> (64 - LS_KEY_PARTS_BITS_MAX)]++;
+    }
+    map_part *parts = calloc(PARTS, sizeof *parts);
+    if (parts == NULL) return false;
+    size_t memory_bytes = PARTS * sizeof *parts;
+    for (size_t part = 0; part < PARTS; part++) {
+        uint32_t slots_count = counts[part] + counts[part] / 3 + SLOTS_OF_PART_MIN;
+        parts[part].slots_count = slots_count;
+        parts[part].room = keys_max(slots_count) - counts[part];
+        parts[part].slots = calloc(slots_count, sizeof *parts[part].slots);
+        memory_bytes += slots_count * sizeof *parts[part].slots;
+        if (parts[part].slots == NULL || memory_bytes > map->memory_bytes_max) {
+            free_parts(parts, PARTS);
+            free(parts);
+            return false;
+        }
+    }
+    map->parts = parts;
+    map->parts_bits = LS_KEY_PARTS_BITS_MAX;
+    map->memory_bytes = memory_bytes;
+    for (uint32_t i = 0; i < whole.slots_count; i++) {
+        const slot *taken = &whole.slots[i];
+        if (taken->taken != 0) *find_slot(part_of(map, taken->hash), taken->hash) = *taken;
+    }
+    free(whole.slots);
+    map->whole = (map_part){0};
+    return true;
+}
+
+/* An eighth more slots, or what the limit leaves. */
+bool ls_key_map_grow(ls_key_offset_map *map, ls_key_hash hash) {
+    if (map->parts_bits == 0 && map->whole.slots_count >= SPLIT_SLOTS && split(map) &&
+        part_of(map, hash)->room > 0) {
+        return true;
+    }
+    map_part *grown = &map->parts[part_of(map, hash) - map->parts];
     uint64_t old_count = grown->slots_count;
     uint64_t slots_count = old_count == 0 ? SLOTS_FIRST : old_count + old_count / 8;
     uint64_t left = (map->memory_bytes_max - map->memory_bytes) / LS_KEY_SLOT_BYTES;

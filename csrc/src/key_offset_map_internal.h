@@ -24,7 +24,8 @@ typedef struct map_part {
 } map_part;
 
 struct ls_key_offset_map {
-    map_part parts[1 << LS_KEY_PARTS_BITS_MAX];
+    map_part *parts; /* the whole alone, until it is large */
+    map_part whole;
     unsigned parts_bits;
     size_t memory_bytes;
     size_t memory_bytes_max;
@@ -130,7 +131,8 @@ static inline slot *find_slot(const map_part *part, ls_key_hash hash) {
     return at;
 }
 
-bool ls_key_map_grow(ls_key_offset_map *map, map_part *grown);
+/* Room for a new key. False: within the limit there is none, or no memory. Its slot is another one then. */
+bool ls_key_map_grow(ls_key_offset_map *map, ls_key_hash hash);
 
 static inline bool ls_key_map_put(ls_key_offset_map *map, ls_key_hash hash, int64_t offset,
                                   int64_t *previous) {
@@ -138,7 +140,8 @@ static inline bool ls_key_map_put(ls_key_offset_map *map, ls_key_hash hash, int6
     slot *at = part->slots_count == 0 ? NULL : find_slot(part, hash);
     if (at == NULL || at->taken == 0) {
         if (part->room == 0) {
-            if (!ls_key_map_grow(map, part)) return false;
+            if (!ls_key_map_grow(map, hash)) return false;
+            part = &map->parts[part_of(map, hash) - map->parts];
             at = find_slot(part, hash);
         }
         part->room--;

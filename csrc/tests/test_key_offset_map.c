@@ -54,6 +54,21 @@ static void test_never_passes_its_limit(void) {
     }
 }
 
+static void test_takes_few_bytes_a_key_at_every_size(void) {
+    ls_key_offset_map *map = make_map(64u << 20);
+    int64_t previous;
+    for (size_t count = 1; count <= 300000; count++) {
+        REQUIRE(ls_key_offset_map_put(map, hash_of(map, count), (int64_t)count, &previous));
+        size_t memory_bytes = ls_key_offset_map_memory_bytes(map);
+        if (count >= 500 && memory_bytes > 35 * count) REQUIRE_INT(memory_bytes / count, 35);
+    }
+    CHECK_INT(ls_key_offset_map_count(map), 300000);
+    for (size_t key = 1; key <= 300000; key++) {
+        if (ls_key_offset_map_get(map, hash_of(map, key)) != (int64_t)key) REQUIRE_INT(key, 0);
+    }
+    ls_key_offset_map_free(map);
+}
+
 static void test_the_largest_offset(void) {
     ls_key_offset_map *map = make_map(4096);
     int64_t previous;
@@ -98,6 +113,7 @@ static void test_hashes_depend_on_every_byte_and_on_the_secret(void) {
 int main(void) {
     RUN(test_holds_the_last_offset_of_each_key);
     RUN(test_never_passes_its_limit);
+    RUN(test_takes_few_bytes_a_key_at_every_size);
     RUN(test_the_largest_offset);
     RUN(test_hashes_depend_on_every_byte_and_on_the_secret);
     return check_result();

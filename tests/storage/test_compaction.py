@@ -239,6 +239,17 @@ def test_many_rounds_where_the_keys_do_not_fit(open_compacted):
     assert report.first_dirty_offset == 200
 
 
+@pytest.mark.parametrize("keys", [1_000, 7_000, 30_000])
+def test_memory_stays_under_40_bytes_a_key(open_compacted, keys):
+    log = open_compacted(segment_bytes=1 << 30, segment_ms=2**62)
+    for number in range(10):
+        log.append_many([b"value %d" % number] * keys, [b"key %d" % key for key in range(keys)])
+    log.roll()
+    report = log.compact()
+    assert (report.keys_count, report.records_kept) == (keys, keys)
+    assert report.memory_bytes < 40 * keys
+
+
 def test_what_would_lose_records_is_refused(open_log):
     log = open_log(cleanup_policy="delete")
     log.append(b"a", b"k")

@@ -3,9 +3,9 @@
  *
  * Keys are not kept, but a 128-bit hash of each (SipHash-1-3) under a secret that the caller draws at random
  * for each compaction: two keys with the same hash would be one key, and a record lost, so nobody may be able
- * to look for them. A slot takes 24 bytes, and four in five are used: memory is 30 to 34 bytes a key, grows
- * with the keys, and never passes the limit that it was made with (but for one part in up to 256, while that
- * grows).
+ * to look for them. A slot takes 24 bytes, and four in five are used: memory is 30 to 35 bytes a key, be they few
+ * or many, and never passes the limit that it was made with (but for a table of at most 1 MiB, or one part in
+ * 256 of a larger one, which is there twice while it grows).
  *
  * A map belongs to one thread at a time. */
 #ifndef LOGSTORE_KEY_OFFSET_MAP_H
