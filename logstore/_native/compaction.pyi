@@ -33,6 +33,7 @@ class Compactor:
         now_ms: int = 0,
         delete_retention_ms: int = 0,
         erased_key: bytes | None = None,
+        stretch_bytes: int = 8 << 20,
         history: Callable[[bool], TransactionHistory] | None = None,
     ) -> None: ...
     @property

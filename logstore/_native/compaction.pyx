@@ -9,12 +9,15 @@ from logstore._native.core cimport (
     LS_COMPACTION_COMPRESS,
     LS_COMPACTION_FULL,
     LS_COMPACTION_HISTORY,
+    LS_COMPACTION_MORE,
+    LS_COMPACTION_OUTPUT,
     LS_COMPACTION_PAYLOAD,
     LS_CORRUPT,
     LS_END,
     LS_FILE_READ,
     LS_FULL,
     LS_KEY_SECRET_BYTES,
+    LS_NO_MEMORY,
     LS_OK,
     LS_TORN,
     ls_aborted_transaction,
@@ -62,6 +65,7 @@ from logstore._native.core cimport (
     ls_key_offset_map_memory_bytes,
     ls_key_offset_map_put,
     ls_producer_last,
+    ls_segment,
     ls_segment_append_batches,
     ls_status,
     ls_transaction_history,
@@ -77,7 +81,7 @@ from logstore._native.segment cimport Segment
 
 import os
 
-# Read at once; the largest batch makes it grow.
+# Read at once, and still in the second-level cache; the largest batch makes it grow.
 cdef size_t CHUNK_BYTES = 1 << 20
 
 
@@ -143,6 +147,7 @@ cdef class BatchFile:
     cdef size_t capacity
     cdef size_t start       # of what is not consumed yet
     cdef size_t end
+    cdef size_t wanted      # bytes from start on that a batch needs, as far as that is known
     cdef int64_t position   # of buffer[start] in the file
     cdef int64_t size_bytes
 
@@ -165,7 +170,8 @@ cdef class BatchFile:
 
     cdef int close(self) except -1:
         if self.file != NULL:
-            ls_file_close(self.file)
+            with nogil:
+                ls_file_close(self.file)
             self.file = NULL
         return 0
 
@@ -173,48 +179,47 @@ cdef class BatchFile:
         self.start += size
         self.position += <int64_t>size
 
-    cdef int64_t more(self, size_t wanted) except -1:
-        """Reads on behind what is left, so that a batch of `wanted` bytes fits. How many bytes came; 0 at the end."""
+    cdef ls_status read_on(self, size_t *got, ls_fault *fault) noexcept nogil:
+        """Reads on behind what is left, so that a batch of `wanted` bytes fits. LS_END: nothing is left."""
         cdef size_t left = self.end - self.start
         cdef int64_t unread = self.size_bytes - (self.position + <int64_t>left)
-        cdef size_t capacity = max(CHUNK_BYTES, wanted)
-        cdef size_t got = 0
-        cdef size_t size
-        cdef ls_fault fault
-        cdef ls_status status = LS_OK
+        cdef size_t capacity = max(CHUNK_BYTES, self.wanted)
+        cdef ls_status status
         cdef uint8_t *grown
-        if unread <= 0:
-            if left == 0:
-                return 0
-            fault.status = LS_CORRUPT
-            fault.os_errno = 0
-            fault.reason = b"batch is cut off"
-            fault.position = self.position
-            fault.expected = <int64_t>wanted
-            fault.actual = <int64_t>left
-            raise_fault(&fault, self.path)
-        if <int64_t>wanted > unread + <int64_t>left:
-            capacity = CHUNK_BYTES  # a length that leads past the end: no reason to allocate it
-        if left > 0 and self.start > 0:
-            memmove(self.buffer, self.buffer + self.start, left)
-        self.start = 0
-        self.end = left
-        if capacity > self.capacity:
-            grown = <uint8_t *>realloc(self.buffer, capacity)
-            if grown == NULL:
-                raise MemoryError(f"no memory for a batch of {capacity} bytes")
-            self.buffer = grown
-            self.capacity = capacity
-        size = <size_t>min(<int64_t>(self.capacity - left), unread)
-        with nogil:
-            status = ls_file_read(self.file, self.position + <int64_t>left, self.buffer + left, size, &got, &fault)
-        if status != LS_OK:
-            raise_fault(&fault, self.path)
-        if got == 0:
+        got[0] = 0
+        if unread > 0:
+            if <int64_t>self.wanted > unread + <int64_t>left:
+                capacity = CHUNK_BYTES  # a length that leads past the end: no reason to allocate it
+            if left > 0 and self.start > 0:
+                memmove(self.buffer, self.buffer + self.start, left)
+            self.start = 0
+            self.end = left
+            if capacity > self.capacity:
+                grown = <uint8_t *>realloc(self.buffer, capacity)
+                if grown == NULL:
+                    return fail(fault, LS_NO_MEMORY, b"batch", self.position, <int64_t>capacity, 0)
+                self.buffer = grown
+                self.capacity = capacity
+            status = ls_file_read(self.file, self.position + <int64_t>left, self.buffer + left,
+                                  <size_t>min(<int64_t>(self.capacity - left), unread), got, fault)
+            self.end += got[0]
+            if status != LS_OK or got[0] > 0:
+                return status
             self.size_bytes = self.position + <int64_t>left  # cut meanwhile
-            return self.more(wanted)
-        self.end += got
-        return <int64_t>got
+        if left == 0:
+            return LS_END
+        return fail(fault, LS_CORRUPT, b"batch is cut off", self.position, <int64_t>self.wanted, <int64_t>left)
+
+
+cdef ls_status fail(ls_fault *fault, ls_status status, const char *reason, int64_t position, int64_t expected,
+                    int64_t actual) noexcept nogil:
+    fault.status = status
+    fault.os_errno = 0
+    fault.reason = reason
+    fault.position = position
+    fault.expected = expected
+    fault.actual = actual
+    return status
 
 
 @cython.final
@@ -246,26 +251,25 @@ cdef class TransactionHistory:
         cdef BatchFile file = BatchFile(path, size_bytes)
         cdef ls_batch_header header
         cdef ls_fault fault
-        cdef ls_status status = LS_OK
-        cdef size_t wanted = 0
-        cdef int64_t got
-        while (got := file.more(wanted)) > 0:
-            wanted = 0
+        cdef ls_status status
+        cdef size_t got = 0
+        while True:
             with nogil:
-                while True:
+                status = file.read_on(&got, &fault)
+                while status == LS_OK:
                     status = ls_batch_validate(file.buffer + file.start, file.buffer + file.end, file.position,
                                                &header, &fault)
                     if status == LS_OK:
                         status = ls_transaction_history_add(&self.history, file.buffer + file.start, &header, &fault)
-                    if status != LS_OK:
-                        break
-                    file.consume(<size_t>ls_batch_size_bytes(&header))
-            if status == LS_TORN:
-                wanted = <size_t>fault.expected
-            elif status != LS_END:
+                    if status == LS_OK:
+                        file.consume(<size_t>ls_batch_size_bytes(&header))
+            if status != LS_END and status != LS_TORN:
                 raise_fault(&fault, path)
+            if got == 0:
+                break
+            file.wanted = <size_t>fault.expected if status == LS_TORN else 0
             if pause is not None:
-                pause(got, 0)
+                pause(<int64_t>got, 0)
         file.close()
 
     def set_producers(self, producers):
@@ -321,6 +325,8 @@ cdef class Compactor:
     now_ms, delete_retention_ms : int
     erased_key : bytes, optional
         Not compaction: records with this key go, all else stays.
+    stretch_bytes : int
+        Read and worked on at a time without the GIL, between two calls of ``pause``.
     history : callable, optional
         Gives a finished `TransactionHistory` once a producer's batch asks for one, ``history(False)``; a partial one will do
         until ``history(True)`` is called.
@@ -331,9 +337,15 @@ cdef class Compactor:
     cdef bytes erased_key
     cdef object make_history
     cdef TransactionHistory history
+    cdef size_t stretch_bytes
+    cdef size_t appended        # bytes of the gathered output that have their place already
+    cdef bint refused           # the output did not take them
+    cdef int64_t bytes_read     # since the last pause
+    cdef int64_t bytes_written
 
     def __cinit__(self, KeyOffsetMap offset_map, *, int64_t first_dirty_offset=0, int64_t first_uncleanable_offset=0,
-                  int64_t now_ms=0, int64_t delete_retention_ms=0, bytes erased_key=None, history=None):
+                  int64_t now_ms=0, int64_t delete_retention_ms=0, bytes erased_key=None, size_t stretch_bytes=8 << 20,
+                  history=None):
         cdef ls_compaction_rules rules
         cdef ls_fault fault
         memset(&rules, 0, sizeof(rules))
@@ -348,6 +360,7 @@ cdef class Compactor:
         elif offset_map is None:
             raise ValueError("compaction needs a map of keys")
         self.offset_map = offset_map
+        self.stretch_bytes = stretch_bytes
         self.make_history = history
         if ls_compactor_create(&rules, offset_map.map if offset_map is not None else NULL, &self.compactor,
                                &fault) != LS_OK:
@@ -379,7 +392,7 @@ cdef class Compactor:
         return ls_compactor_mapped_end_offset(self.compactor)
 
     def map_segment(self, str path, int64_t size_bytes, int64_t base_offset, int64_t end_offset, pause=None):
-        """First pass over a segment; ``pause(bytes_read, 0)`` is called after each read, and ends it by raising.
+        """First pass over a segment; ``pause(bytes_read, 0)`` is called now and then, and ends it by raising.
 
         Returns
         -------
@@ -394,39 +407,21 @@ cdef class Compactor:
         cdef ls_compaction_step step
         cdef ls_fault fault
         cdef ls_status status
-        cdef size_t consumed = 0
-        cdef size_t wanted = 0
-        cdef int64_t got
         cdef RecordBatch batch
         ls_compactor_start_segment(self.compactor, base_offset, end_offset)
-        while (got := file.more(wanted)) > 0:
-            while True:
+        while self.work(file, None, False, &step, pause):
+            if step == LS_COMPACTION_PAYLOAD:
+                batch = batch_at(file)
+                batch.open_payload()
                 with nogil:
-                    status = ls_compaction_map(self.compactor, file.buffer + file.start, file.buffer + file.end,
-                                               file.position, &step, &consumed, &wanted, &fault)
+                    status = ls_compaction_map_payload(self.compactor, batch.payload, batch.payload_end, &step, &fault)
                 if status != LS_OK:
                     raise_fault(&fault, path)
-                file.consume(consumed)
-                if step == LS_COMPACTION_HISTORY:
-                    self.take_history()
-                    continue
-                if step == LS_COMPACTION_PAYLOAD:
-                    batch = batch_at(file)
-                    batch.open_payload()
-                    with nogil:
-                        status = ls_compaction_map_payload(self.compactor, batch.payload, batch.payload_end, &step,
-                                                           &fault)
-                    if status != LS_OK:
-                        raise_fault(&fault, path)
-                    if step != LS_COMPACTION_FULL:
-                        file.consume(<size_t>ls_batch_size_bytes(&batch.header))
-                        continue
-                break
+                if step != LS_COMPACTION_FULL:
+                    file.consume(<size_t>ls_batch_size_bytes(&batch.header))
             if step == LS_COMPACTION_FULL:
                 file.close()
                 return False
-            if pause is not None:
-                pause(got, 0)
         file.close()
         ls_compactor_map_ended(self.compactor, end_offset)
         return True
@@ -446,7 +441,7 @@ cdef class Compactor:
         cdef ls_fault fault
         if ls_compactor_keep_last(self.compactor, &fault) != LS_OK:
             raise_fault(&fault, output.path)
-        return self.take_output(output, next_output, None)
+        return self.take_output(output, next_output)
 
     def rewrite_segment(self, str path, int64_t size_bytes, int64_t base_offset, int64_t end_offset, Segment output,
                         next_output=None, pause=None):
@@ -461,7 +456,8 @@ cdef class Compactor:
         next_output : callable, optional
             Gives the segment to go on with where one is full, from the base offset of its first batch.
         pause : callable, optional
-            Called with the bytes of each read or write: ``pause(bytes_read, bytes_written)``; ends the pass by raising.
+            Called now and then with what was read and written since: ``pause(bytes_read, bytes_written)``; ends the pass by
+            raising.
 
         Returns
         -------
@@ -474,35 +470,94 @@ cdef class Compactor:
         """
         cdef BatchFile file = BatchFile(path, size_bytes)
         cdef ls_compaction_step step
-        cdef ls_fault fault
-        cdef ls_status status
-        cdef size_t consumed = 0
-        cdef size_t wanted = 0
-        cdef int64_t got
         cdef RecordBatch batch
         ls_compactor_start_segment(self.compactor, base_offset, end_offset)
-        while (got := file.more(wanted)) > 0:
-            while True:
-                with nogil:
-                    status = ls_compaction_rewrite(self.compactor, file.buffer + file.start, file.buffer + file.end,
-                                                   file.position, &step, &consumed, &wanted, &fault)
-                if status != LS_OK:
-                    raise_fault(&fault, path)
-                file.consume(consumed)
-                if step == LS_COMPACTION_HISTORY:
-                    self.take_history()
-                elif step == LS_COMPACTION_PAYLOAD:
-                    batch = batch_at(file)
-                    self.rewrite_compressed(batch, path)
-                    file.consume(<size_t>ls_batch_size_bytes(&batch.header))
-                elif wanted > 0 or file.start == file.end:
-                    break
-                else:  # output has gathered
-                    output = self.take_output(output, next_output, pause)
-            if pause is not None:
-                pause(got, 0)
+        while self.work(file, output, True, &step, pause):
+            if step == LS_COMPACTION_PAYLOAD:
+                batch = batch_at(file)
+                self.rewrite_compressed(batch, path)
+                file.consume(<size_t>ls_batch_size_bytes(&batch.header))
+            elif step == LS_COMPACTION_OUTPUT:
+                output = self.take_output(output, next_output)
         file.close()
-        return self.take_output(output, next_output, pause)
+        output = self.take_output(output, next_output)
+        self.rest(pause)
+        return output
+
+    cdef bint work(self, BatchFile file, Segment output, bint rewrites, ls_compaction_step *step, object pause) except -1:
+        """Goes on in a file until `step` asks for something. False: its end is reached."""
+        cdef ls_segment *target = NULL if output is None else output.segment
+        cdef ls_fault fault
+        cdef ls_status status
+        while True:
+            with nogil:
+                status = self.work_on(file, target, rewrites, step, &fault)
+            if status != LS_OK and status != LS_END:
+                raise_fault(&fault, output.path if self.refused else file.path)
+            if status == LS_END or step[0] == LS_COMPACTION_MORE:
+                self.rest(pause)
+            if status == LS_END:
+                return False
+            if step[0] == LS_COMPACTION_HISTORY:
+                self.take_history()
+            elif step[0] != LS_COMPACTION_MORE:
+                return True
+
+    cdef int rest(self, object pause) except -1:
+        cdef int64_t bytes_read = self.bytes_read
+        cdef int64_t bytes_written = self.bytes_written
+        self.bytes_read = self.bytes_written = 0
+        if pause is not None and (bytes_read or bytes_written):
+            pause(bytes_read, bytes_written)
+        return 0
+
+    cdef ls_status work_on(self, BatchFile file, ls_segment *output, bint rewrites, ls_compaction_step *step,
+                           ls_fault *fault) noexcept nogil:
+        """The same, until a pause is due; what has gathered goes to the output, unless that is full."""
+        cdef ls_status status
+        cdef size_t consumed = 0
+        cdef size_t got = 0
+        while True:
+            step[0] = LS_COMPACTION_MORE
+            if file.buffer == NULL:
+                status = LS_OK
+            elif rewrites:
+                status = ls_compaction_rewrite(self.compactor, file.buffer + file.start, file.buffer + file.end,
+                                               file.position, step, &consumed, &file.wanted, fault)
+            else:
+                status = ls_compaction_map(self.compactor, file.buffer + file.start, file.buffer + file.end, file.position,
+                                           step, &consumed, &file.wanted, fault)
+            if status != LS_OK:
+                return status
+            file.consume(consumed)
+            if step[0] == LS_COMPACTION_OUTPUT:
+                status = self.append_output(output, fault)
+                if status != LS_OK:
+                    return LS_OK if status == LS_FULL else status
+            elif step[0] != LS_COMPACTION_MORE or self.bytes_read >= <int64_t>self.stretch_bytes:
+                return LS_OK
+            else:
+                status = file.read_on(&got, fault)
+                if status != LS_OK:
+                    return status
+                self.bytes_read += <int64_t>got
+
+    cdef ls_status append_output(self, ls_segment *output, ls_fault *fault) noexcept nogil:
+        """LS_FULL: the rest is for `take_output`."""
+        cdef size_t size = 0
+        cdef const uint8_t *at = ls_compactor_output(self.compactor, &size)
+        cdef ls_status status = LS_OK
+        if output != NULL:
+            status = ls_segment_append_batches(output, at, size, &self.appended, fault)
+            self.refused = status != LS_OK and status != LS_FULL
+        if status == LS_OK:
+            self.output_is_taken(size)
+        return status
+
+    cdef void output_is_taken(self, size_t size) noexcept nogil:
+        self.appended = 0
+        self.bytes_written += <int64_t>size
+        ls_compactor_clear_output(self.compactor)
 
     cdef int rewrite_compressed(self, RecordBatch batch, str path) except -1:
         cdef ls_compaction_step step
@@ -526,7 +581,7 @@ cdef class Compactor:
                 raise_fault(&fault, path)
         return 0
 
-    cdef Segment take_output(self, Segment output, object next_output, object pause):
+    cdef Segment take_output(self, Segment output, object next_output):
         """Appends what has gathered to the output, and to others where it is full."""
         cdef size_t size = 0
         cdef const uint8_t *at = ls_compactor_output(self.compactor, &size)
@@ -535,6 +590,7 @@ cdef class Compactor:
         cdef ls_batch_header header
         cdef ls_fault fault
         cdef ls_status status = LS_OK
+        at += self.appended
         while output is not None and at < end:
             appended = 0
             with nogil:
@@ -548,9 +604,7 @@ cdef class Compactor:
                 if ls_batch_header_peek(at, end, 0, &header, &fault) != LS_OK:
                     raise_fault(&fault, output.path)
                 output = next_output(header.base_offset)
-        ls_compactor_clear_output(self.compactor)
-        if pause is not None and size:
-            pause(0, size)
+        self.output_is_taken(size)
         return output
 
     def take_aborted(self):

@@ -140,7 +140,9 @@ cdef class Segment:
         global open_sealed
         if self.counted:
             open_sealed -= 1
-        ls_segment_free(self.segment)
+        if self.segment != NULL:
+            with nogil:  # of a deleted file the last one to close it frees the bytes, which takes a while
+                ls_segment_free(self.segment)
 
     @staticmethod
     def _make(str path, int64_t base_offset, int64_t end_offset_max, int32_t index_interval_bytes,

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["CompactionProgress", "CompactionReport", "compact", "gather_facts"]
 
 MEMORY_BYTES = 128 << 20
+STRETCH_BYTES = 8 << 20
+THROTTLED_STRETCH_BYTES = 1 << 20
 HEADER_BYTES = 61
 REPORTED_COUNTS = (
     "records_read", "records_kept", "records_superseded", "records_without_key", "records_aborted", "tombstones_expired",
@@ -193,6 +195,11 @@ class _Pace:
         self._started = time.monotonic()
         self._observed_bytes = 0
 
+    @property
+    def stretch_bytes(self) -> int:
+        """What may be read at a stretch: the less, the more evenly a throttled compaction goes."""
+        return STRETCH_BYTES if self._rate is None else THROTTLED_STRETCH_BYTES
+
     def __call__(self, size_bytes: int) -> None:
         if self._stop is not None and self._stop():
             raise StopRequestedError
@@ -278,7 +285,8 @@ class _Compaction:
             offset_map = KeyOffsetMap(self.memory_bytes)
             compactor = Compactor(
                 offset_map, first_dirty_offset=first_dirty, first_uncleanable_offset=end, now_ms=self.now_ms,
-                delete_retention_ms=self.log.config["delete.retention.ms"], history=partial(self._transaction_history, end),
+                delete_retention_ms=self.log.config["delete.retention.ms"], stretch_bytes=self.pace.stretch_bytes,
+                history=partial(self._transaction_history, end),
             )
             self.done_bytes = 0
             self.total_bytes = sum(segment.size_bytes * (1 + (stop > first_dirty)) for segment, stop in sources)
