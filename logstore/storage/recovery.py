@@ -351,9 +351,10 @@ def _finish_interrupted(directory: str) -> None:
     for name in names:
         if _is_truncation(name):
             finish_truncation(directory, name)
+    present, gone = set(names), set(removed)
     for name in names:
         stem, suffix = os.path.splitext(name)
-        if suffix in INDEX_SUFFIXES and f"{stem}.log" not in names and name not in removed:
+        if suffix in INDEX_SUFFIXES and f"{stem}.log" not in present and name not in gone:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory, name))
     if removed or swaps:

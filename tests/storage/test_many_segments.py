@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from logstore.storage import layout
+from logstore.storage.recovery import _finish_interrupted
+
 PROGRAM = """
 import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
@@ -45,3 +48,24 @@ def test_a_log_of_more_segments_than_descriptors_is_written_and_read(tmp_path):
     written, read = map(int, done.stdout.split())
     assert written < 150
     assert read < 300
+
+
+def test_looking_for_what_a_crash_left_takes_time_in_proportion(tmp_path, monkeypatch):
+    """An open of 10,000 segments took a minute, since each name was looked for in the list of all."""
+    compared = 0
+
+    class Name(str):
+        __hash__ = str.__hash__
+        __slots__ = ()
+
+        def __eq__(self, other):
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    names = [
+        Name(layout.segment_file_name(base, suffix)) for base in range(500) for suffix in (".index", ".log", ".timeindex")
+    ]
+    monkeypatch.setattr(os, "listdir", lambda path: list(names))
+    _finish_interrupted(str(tmp_path))
+    assert compared < 5 * len(names)
