@@ -125,7 +125,7 @@ class RecordMetadata(NamedTuple):
 
 
 class RecoveryReport(NamedTuple):
-    """What opening a log after a crash found and did.
+    """What opening a log after a crash checked, found and did.
 
     Attributes
     ----------
@@ -143,6 +143,9 @@ class RecoveryReport(NamedTuple):
         How much was read to find out.
     rebuilt_indexes : int
         How many index files were missing or doubtful and were rebuilt.
+    spared_bytes : int
+        How much that was not flushed did not have to be read: the process that wrote it was killed, but the page cache that
+        it wrote to is still the same. A sample of it was read.
     """
 
     path: str = ""
@@ -152,3 +155,4 @@ class RecoveryReport(NamedTuple):
     kept_as: str = ""
     scanned_bytes: int = 0
     rebuilt_indexes: int = 0
+    spared_bytes: int = 0

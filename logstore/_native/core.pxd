@@ -206,6 +206,16 @@ cdef extern from "logstore/record_batch.h" nogil:
                                ls_batch_header *out)
 
 
+cdef extern from "logstore/file_identity.h" nogil:
+    ctypedef struct ls_file_identity:
+        uint64_t mount_id
+        uint64_t device
+        uint64_t inode
+        int64_t birth_ns
+
+    ls_status ls_file_identify(const char *path, ls_file_identity *out, ls_fault *fault)
+
+
 cdef extern from "logstore/file.h" nogil:
     ctypedef struct ls_file:
         pass

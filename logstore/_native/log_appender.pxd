@@ -22,6 +22,7 @@ cdef class LogAppender(LogFlusher):
     cdef int64_t next_offset            # of the next record; counts those in the open batch
     cdef readonly int64_t batches_count     # handed over since the log was opened
     cdef bint marked_clean          # the checkpoint on disk says so: to be taken back before the first write
+    cdef int64_t mark_due_bytes     # size of the active segment from which on the page cache's next mark is due
     cdef bint hand_over_scheduled
     cdef bint flush_scheduled
     # settings, as plain numbers

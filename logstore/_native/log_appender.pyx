@@ -203,6 +203,10 @@ cdef class LogAppender(LogFlusher):
     def _set_write_state(self, int state):
         self.write_state = state
 
+    def _set_mark_due(self, int64_t size_bytes):
+        """`_mark` is called before the next write, once the active segment has this size."""
+        self.mark_due_bytes = size_bytes
+
     def _lingered(self):
         """The open batch was handed over because of its age; the next one is scheduled anew. The lock is held.
 
@@ -620,6 +624,8 @@ cdef class LogAppender(LogFlusher):
         if self.marked_clean:
             self._writing_begins()
             self.marked_clean = False
+        if ls_segment_size_bytes(self.active.segment) >= self.mark_due_bytes:
+            self._mark()  # before the write: all that came before is published, and a signal handler may raise in it
         if ls_segment_should_roll(self.active.segment, &self.roll_policy, batch_bytes, header.max_timestamp,
                                   ls_batch_last_offset(header), self.last_now_ms):
             self._roll(header.base_offset)

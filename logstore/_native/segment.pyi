@@ -12,6 +12,8 @@ class SegmentScan(NamedTuple):
     actual: int
     next_valid_position: int
 
+def file_identity(path: str) -> tuple[int, int, int, int] | None: ...
+
 class Segment:
     path: str
     base_offset: int
@@ -35,6 +37,24 @@ class Segment:
         deep: bool = True,
         contiguous: bool = False,
     ) -> tuple[Segment, SegmentScan]: ...
+    @staticmethod
+    def resume(
+        path: str,
+        base_offset: int,
+        *,
+        index_interval_bytes: int,
+        index_bytes: int,
+        size_bytes: int,
+        next_offset: int,
+        max_timestamp: int,
+        max_timestamp_offset: int,
+        first_batch_max_timestamp: int,
+        last_leader_epoch: int,
+        offset_entries: int,
+        time_entries: int,
+        writable: bool,
+        contiguous: bool = False,
+    ) -> tuple[Segment, SegmentScan] | None: ...
     @staticmethod
     def sealed(
         path: str,
@@ -75,4 +95,6 @@ class Segment:
     def encode_time_index(self, first: int) -> bytes: ...
     def allow_gaps(self) -> None: ...
     def unwritten_index_bytes(self) -> tuple[tuple[int, bytes], tuple[int, bytes]]: ...
+    @property
+    def index_entries_count(self) -> tuple[int, int]: ...
     def index_written(self, offset_bytes: int, time_bytes: int) -> None: ...

@@ -16,6 +16,7 @@ from logstore._native.core cimport (
     LS_TAIL_NONE,
     LS_TAIL_TORN,
     LS_TIME_INDEX_ENTRY_BYTES,
+    LS_UNSUPPORTED,
     ls_batch_last_offset,
     ls_batch_location,
     ls_batch_size_bytes,
@@ -24,6 +25,8 @@ from logstore._native.core cimport (
     ls_fault,
     ls_file,
     ls_file_close,
+    ls_file_identify,
+    ls_file_identity,
     ls_file_open,
     ls_file_sync,
     ls_offset_index,
@@ -266,6 +269,58 @@ cdef class Segment:
             # The batch at the last entry has another offset than the entry says; no CRC covers it.
             made.doubtful_index = True
             scan = made.recover(0, base_offset, deep=deep)
+        return made, scan
+
+    @staticmethod
+    def resume(str path, int64_t base_offset, *, int32_t index_interval_bytes, int64_t index_bytes, int64_t size_bytes,
+               int64_t next_offset, int64_t max_timestamp, int64_t max_timestamp_offset, int64_t first_batch_max_timestamp,
+               int32_t last_leader_epoch, size_t offset_entries, size_t time_entries, bint writable,
+               bint contiguous=False):
+        """Opens the active segment of an existing log where all is known of its first part: the rest alone is scanned.
+
+        Parameters
+        ----------
+        size_bytes, next_offset, max_timestamp, max_timestamp_offset, first_batch_max_timestamp, last_leader_epoch : int
+            `state` at a batch boundary.
+        offset_entries, time_entries : int
+            Index entries that the files hold of that part.
+
+        Returns
+        -------
+        tuple[Segment, SegmentScan] or None
+            None where file or indexes do not bear it out.
+
+        Raises
+        ------
+        StorageFailureError
+            The file can't be opened or read.
+        """
+        cdef Segment made = Segment._make(path, base_offset, INT64_MAX, index_interval_bytes, index_bytes, contiguous,
+                                          writable)
+        cdef ls_segment_state state
+        empty_state(&state, base_offset)
+        state.size_bytes = size_bytes
+        state.next_offset = next_offset
+        state.max_timestamp = max_timestamp
+        state.max_timestamp_offset = max_timestamp_offset
+        state.first_batch_max_timestamp = first_batch_max_timestamp
+        state.last_leader_epoch = last_leader_epoch
+        if os.path.getsize(path) < size_bytes:
+            return None
+        made.open_file(LS_FILE_WRITE if writable else LS_FILE_READ, &state)
+        made.load_indexes(size_bytes, next_offset)
+        # (The time index may have got one more since, for a timestamp below the boundary.)
+        if made.doubtful_index or made.offset_entries_written != offset_entries or made.time_entries_written < time_entries:
+            return None
+        scan = made.recover(size_bytes, next_offset)
+        # The batches on both sides of the boundary must meet there.
+        last = made.locate(next_offset - 1)
+        if last is None or last[0] + last[1] != size_bytes or last[3] != next_offset - 1:
+            return None
+        if scan.batches_count > 0:
+            first = made.locate(next_offset)
+            if first is None or first[0] != size_bytes or (contiguous and first[2] != next_offset):
+                return None
         return made, scan
 
     def _holds(self, int64_t last_offset, int64_t position):
@@ -810,10 +865,45 @@ cdef class Segment:
              self.encode_time_index(self.time_entries_written)),
         )
 
+    @property
+    def index_entries_count(self):
+        """How many entries offset index and time index have."""
+        self.ensure_open()
+        return (ls_offset_index_count(ls_segment_offset_index(self.segment)),
+                ls_time_index_count(ls_segment_time_index(self.segment)))
+
     def index_written(self, size_t offset_bytes, size_t time_bytes):
         """Notes that the index files now hold this many bytes."""
         self.offset_entries_written = offset_bytes // LS_OFFSET_INDEX_ENTRY_BYTES
         self.time_entries_written = time_bytes // LS_TIME_INDEX_ENTRY_BYTES
+
+
+def file_identity(str path):
+    """Which file a name stands for, and since which mount.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    tuple[int, int, int, int] or None
+        ``(mount_id, device, inode, birth_ns)``, which no two files of one boot share; None where the system does not say,
+        or the file system is not known to be local.
+
+    Raises
+    ------
+    StorageFailureError
+    """
+    cdef ls_file_identity found
+    cdef ls_fault fault
+    cdef bytes encoded = os.fsencode(path)
+    cdef ls_status status = ls_file_identify(PyBytes_AS_STRING(encoded), &found, &fault)
+    if status == LS_OK:
+        return found.mount_id, found.device, found.inode, found.birth_ns
+    if status == LS_UNSUPPORTED:
+        return None
+    raise_fault(&fault, path)
 
 
 cdef void empty_state(ls_segment_state *state, int64_t base_offset):

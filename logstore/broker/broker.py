@@ -213,12 +213,12 @@ class Broker(TransactionService, PartitionService):
 
     @property
     def recovery_reports(self) -> dict[TopicPartition, RecoveryReport]:
-        """What opening cut or rebuilt, where it did."""
+        """What opening checked, cut or rebuilt, of logs that were not closed in good order."""
         return {
             TopicPartition(log.topic, log.partition): log.recovery_report
             for topic in self._topics.values()
             for log in topic.logs
-            if log.recovery_report.cut_bytes or log.recovery_report.rebuilt_indexes
+            if log.recovery_report != RecoveryReport()
         }
 
     @property

@@ -130,4 +130,7 @@ def _recovery(report: Any) -> str:
         )
     if report.rebuilt_indexes:
         parts.append(f"{report.rebuilt_indexes} index files were missing or doubtful and were derived again")
+    if report.scanned_bytes or report.spared_bytes:
+        spared = f", {format_bytes(report.spared_bytes)} more were written since this boot" if report.spared_bytes else ""
+        parts.append(f"not closed in good order, or being written: checked {format_bytes(report.scanned_bytes)}{spared}")
     return "; ".join(parts) or "recovered"

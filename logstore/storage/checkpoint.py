@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from logstore._native.checksum import crc32c
 from logstore.errors import UnsupportedFormatError
+from logstore.storage.cache_mark import CacheMark
 from logstore.storage.files import refusals, sync_directory, write_at
 
 __all__ = ["SLOT_BYTES", "Checkpoint", "CheckpointFile", "damaged_slots"]
@@ -66,12 +67,20 @@ class Checkpoint(NamedTuple):
 
 
 class CheckpointFile:
-    """The file, and which of its slots is next. One writer at a time."""
+    """The file, and which of its slots is next. One writer at a time.
 
-    __slots__ = ("_is_named", "_sequence", "path")
+    Attributes
+    ----------
+    mark : CacheMark or None
+        As read or written last; None where there is none, and once it does not hold any more.
+    """
+
+    __slots__ = ("_has_mark", "_is_named", "_sequence", "mark", "path")
 
     def __init__(self, path: str):
         self.path = path
+        self.mark: CacheMark | None = None
+        self._has_mark = False  # whether the file has one, whole or not
         self._sequence = 0
         self._is_named = False  # whether the file's name is known to be on disk
 
@@ -92,9 +101,12 @@ class CheckpointFile:
             except FileNotFoundError:
                 return None
             try:
-                data = os.read(descriptor, 2 * SLOT_BYTES)
+                data = os.read(descriptor, 3 * SLOT_BYTES)
             finally:
                 os.close(descriptor)
+        mark = data[2 * SLOT_BYTES :]
+        self._has_mark = bool(mark.strip(b"\0"))
+        self.mark = CacheMark.decode(mark) if self._has_mark else None
         newest: Checkpoint | None = None
         for slot in range(2):
             body = data[slot * SLOT_BYTES : slot * SLOT_BYTES + _BODY.size]
@@ -153,8 +165,32 @@ class CheckpointFile:
         ------
         StorageFailureError
         """
+        self.forget_mark()
         self.write(state, sync=True)
         self.write(state, sync=True)
+
+    def write_mark(self, mark: CacheMark) -> None:
+        """Notes what was handed over to the page cache; it is not synced, as it counts for nothing after the next boot.
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        self._has_mark = True
+        write_at(self.path, 2 * SLOT_BYTES, mark.encode())
+        self.mark = mark
+
+    def forget_mark(self) -> None:
+        """Takes the mark back, before something changes that it speaks of.
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        self.mark = None
+        if self._has_mark:
+            write_at(self.path, 2 * SLOT_BYTES, b"", size=2 * SLOT_BYTES)
+            self._has_mark = False
 
 
 def damaged_slots(path: str) -> list[int]:

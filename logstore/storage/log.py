@@ -135,6 +135,8 @@ class Log(FlushedLog):
         self._clock = clock
         self._compaction_lock = threading.Lock()  # taken before the flush lock; one compaction or erasure at a time
         self._new_names = False
+        self._index_lags = False
+        self._unmarked_bytes = 0
         self._failure: StorageFailureError | None = None
         self._own_lock: DirectoryLock | None = None
         self._own_scheduler: FlushScheduler | None = None
@@ -201,8 +203,10 @@ class Log(FlushedLog):
         ))
         opened = open_segments(
             self.path, checkpoint, self._segment_settings(), writable=writable,
-            digests=self._digests if trust_checkpoint else None,
+            digests=self._digests if trust_checkpoint else None, mark=self._checkpoint_file.mark,
         )
+        if writable and opened.mark is None:
+            self._checkpoint_file.forget_mark()
         self.damage = opened.damage
         self.recovery_report = opened.report
         self._checkpoint = checkpoint or Checkpoint()
@@ -245,7 +249,12 @@ class Log(FlushedLog):
         )
         self._checkpoint = self._checkpoint._replace(is_contiguous=contiguous)
         log_start_offset = min(max(self._checkpoint.log_start_offset, first), opened.log_end_offset)
-        self._load_producers_of(opened, log_start_offset, stored)
+        spared = opened.mark
+        self._load_producers_of(
+            opened, log_start_offset,
+            stored if stored is None or spared is None or spared.has_producers
+            else stored._replace(flushed_offset=spared.next_offset),
+        )
         self._publish(
             segments=tuple(opened.segments),
             log_start_offset=log_start_offset,
@@ -258,6 +267,7 @@ class Log(FlushedLog):
             self._apply_config()
         if writable and self.damage is None:
             self._is_clean = self._checkpoint.is_clean
+            self._index_lags = opened.segments[-1].base_offset != self._checkpoint.segment_base_offset
             self._activate(
                 opened.segments[-1], opened.log_end_offset, opened.flushed_offset, max(self._epochs.latest, 0),
                 stored is None or stored.is_clean,
@@ -335,13 +345,17 @@ class Log(FlushedLog):
             return
         new = self._create_segment(base_offset)
         old.seal(base_offset)
-        with contextlib.suppress(StorageFailureError):
+        try:
             write_indexes(old, final=True)
+            self._count_unmarked(old)
+        except StorageFailureError:  # the next checkpoint brings it up to date
+            self._index_lags = True
         assert self._producer_state is not None
         self._freeze_producers(base_offset)
         self._snapshot_position = 0
         aborted = self._aborted.begin(base_offset, self._producer_state.first_unstable_offset)
         self._start_segment((*self._without_old_descriptors(), new), new, aborted)
+        self._set_mark_due(0)  # says when
         if self.config["segment.jitter.ms"]:
             self._scheduler.schedule(0, self._apply_config)
         self._scheduler.schedule(0, self._flush_in_background)

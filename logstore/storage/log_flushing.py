@@ -10,10 +10,11 @@ from logstore._native.log_appender import durability_level
 from logstore._native.segment import Segment
 from logstore.errors import ClosedError, CorruptDataError, LogstoreError, ReadOnlyError, StorageFailureError
 from logstore.model import Durability
+from logstore.storage.cache_mark import MARK_INTERVAL_BYTES, CacheMark, identify
 from logstore.storage.checkpoint import Checkpoint
 from logstore.storage.files import sync_directory
 from logstore.storage.log_reading import ReadableLog
-from logstore.storage.recovery import write_indexes
+from logstore.storage.recovery import sync_indexes, write_indexes
 from logstore.storage.segment_digests import SegmentDigests, digest_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class FlushedLog(ReadableLog):
     _scheduler: FlushScheduler
     _failure: StorageFailureError | None
     _new_names: bool
+    _unmarked_bytes: int  # handed over to sealed segments since the last mark or checkpoint
+    _index_lags: bool  # that of a sealed segment which is not known to be on disk, or of one that was scanned at open
     _digests: SegmentDigests
     _snapshot_position: int
 
@@ -49,6 +52,38 @@ class FlushedLog(ReadableLog):
         self._checkpoint = self._checkpoint._replace(sync_failed=True, is_clean=False)
         with contextlib.suppress(StorageFailureError):
             self._checkpoint_file.write(self._checkpoint)
+        with contextlib.suppress(StorageFailureError):
+            self._checkpoint_file.forget_mark()
+
+    def _mark(self) -> None:
+        """Notes what was handed over, if it is much, so that it need not be scanned after a kill. The lock is held."""
+        active = self.segments[-1]
+        unmarked_bytes = self._unmarked_bytes + active.size_bytes - self._marked_position(active)
+        if unmarked_bytes >= MARK_INTERVAL_BYTES:
+            self._leave_mark(active)
+            unmarked_bytes = 0
+        self._set_mark_due(active.size_bytes + MARK_INTERVAL_BYTES - unmarked_bytes)
+
+    def _count_unmarked(self, sealed: Segment) -> None:
+        """A segment is sealed, and its indexes are written."""
+        self._unmarked_bytes += sealed.size_bytes - self._marked_position(sealed)
+        if self._unmarked_bytes >= MARK_INTERVAL_BYTES:
+            self._leave_mark(sealed)
+
+    def _marked_position(self, segment: Segment) -> int:
+        """Up to where a mark or the checkpoint spares a scan of a segment."""
+        saved = self._checkpoint
+        position = saved.position if saved.segment_base_offset == segment.base_offset else 0
+        mark = self._checkpoint_file.mark
+        return max(position, mark.size_bytes) if mark and mark.segment_base_offset == segment.base_offset else position
+
+    def _leave_mark(self, segment: Segment) -> None:
+        self._unmarked_bytes = 0
+        identity = None if self._index_lags else identify(segment.path)
+        if identity is not None:
+            with contextlib.suppress(StorageFailureError):  # a hint: without it the next open reads more
+                write_indexes(segment)
+                self._checkpoint_file.write_mark(CacheMark.of(identity, segment, has_producers=self.has_producers))
 
     def _schedule_hand_over(self) -> None:
         self._scheduler.schedule(self.config["logstore.linger.ms"], self._hand_over_in_background)
@@ -145,8 +180,12 @@ class FlushedLog(ReadableLog):
                         break
                     if segment.writable:
                         write_indexes(segment, final=True, sync=True)
+                    else:
+                        sync_indexes(segment)  # written by the process before, and not scanned
                 write_indexes(active, sync=True)
                 self._save_checkpoint(self._state_at(active.base_offset, position, end_offset))
+                self._index_lags = False
+                self._unmarked_bytes = 0
                 self._record_digests(segments)
             if self.has_producers and position - self._snapshot_position >= SNAPSHOT_INTERVAL_BYTES:
                 self._snapshot_position = position

@@ -14,6 +14,7 @@ from logstore._native.segment import Segment, SegmentScan
 from logstore.errors import CorruptDataError, DiskFullError, StorageFailureError
 from logstore.model import RecoveryReport
 from logstore.storage import layout
+from logstore.storage.cache_mark import CacheMark, spare_scan
 from logstore.storage.checkpoint import Checkpoint
 from logstore.storage.files import refusals, replace_file, sync_directory, write_at
 from logstore.storage.interrupted_swaps import file_number, interrupted_swap, visible_segments
@@ -27,6 +28,7 @@ __all__ = [
     "list_segments",
     "open_segments",
     "rewrite_unflushed",
+    "sync_indexes",
     "write_indexes",
 ]
 
@@ -62,9 +64,11 @@ class OpenedLog:
         Why the log must not be written.
     leader_epoch : int
         Of the last batch scanned; -1 for none.
+    mark : CacheMark or None
+        What spared a scan of what stands before it.
     """
 
-    __slots__ = ("damage", "flushed_offset", "leader_epoch", "log_end_offset", "report", "segments")
+    __slots__ = ("damage", "flushed_offset", "leader_epoch", "log_end_offset", "mark", "report", "segments")
 
     def __init__(self, log_end_offset: int, flushed_offset: int = 0):
         self.segments: list[Segment] = []
@@ -73,6 +77,7 @@ class OpenedLog:
         self.report = RecoveryReport()
         self.damage: CorruptDataError | None = None
         self.leader_epoch = -1
+        self.mark: CacheMark | None = None
 
 
 def list_segments(directory: str) -> list[int]:
@@ -98,9 +103,21 @@ def write_indexes(segment: Segment, *, final: bool = False, sync: bool = False) 
     segment.index_written(offset_size, time_size)
 
 
+def sync_indexes(segment: Segment) -> None:
+    """fsync of a sealed segment's index files, as they are."""
+    stem = segment.path[: -len(".log")]
+    for path in (stem + ".index", stem + ".timeindex"):
+        with refusals(path, "fsync"):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
 def open_segments(
     directory: str, checkpoint: Checkpoint | None, settings: SegmentSettings, *, writable: bool,
-    digests: SegmentDigests | None = None,
+    digests: SegmentDigests | None = None, mark: CacheMark | None = None,
 ) -> OpenedLog:
     """Opens all segments of a log.
 
@@ -114,6 +131,8 @@ def open_segments(
         Whether leftovers may be removed and a torn tail cut.
     digests : SegmentDigests, optional
         What sealed segments are known to hold: nothing of it is a torn tail.
+    mark : CacheMark, optional
+        Up to where a scan may be spared, if it holds.
 
     Returns
     -------
@@ -149,15 +168,32 @@ def open_segments(
             os.path.join(directory, layout.segment_file_name(bases[0])), -1,
             "segment files before this one are missing", known.log_start_offset, bases[0],
         )
-    first_doubtful = _first_doubtful(bases, checkpoint)
     for base, end in zip(bases, bases[1:], strict=False):
         opened.segments.append(
             Segment.sealed(paths[base], base, end, **settings.as_arguments())
         )
-    _scan_tail(
-        directory, bases, first_doubtful, known, settings, opened, has_checkpoint=checkpoint is not None, writable=writable,
-        digests=digests,
-    )
+    spared = None
+    if checkpoint is not None and opened.damage is None and mark is not None:
+        spared = spare_scan(
+            directory, opened.segments, bases, _first_doubtful(bases, known), known, mark, settings.as_arguments(),
+            writable=writable,
+        )
+    if spared is not None and mark is not None:
+        found = OpenedLog(opened.log_end_offset)
+        found.segments = list(opened.segments)
+        found.mark = mark
+        _scan_tail(
+            directory, bases, bases.index(mark.segment_base_offset), spared.known, settings, found,
+            has_checkpoint=True, writable=writable, digests=digests, resumed=spared.resumed,
+        )
+        found.report = found.report._replace(spared_bytes=spared.spared_bytes)
+        if found.damage is None:
+            opened = found
+    if opened.mark is None:  # or what was scanned behind the mark is odd: judged by all there is
+        _scan_tail(
+            directory, bases, _first_doubtful(bases, checkpoint), known, settings, opened,
+            has_checkpoint=checkpoint is not None, writable=writable, digests=digests,
+        )
     opened.flushed_offset = min(known.flushed_offset, opened.log_end_offset)
     return opened
 
@@ -192,8 +228,9 @@ def _scan_tail(
     has_checkpoint: bool,
     writable: bool,
     digests: SegmentDigests | None,
+    resumed: tuple[Segment, SegmentScan] | None = None,
 ) -> None:
-    """Scans from the recovery point on; the last segment scanned becomes the active one."""
+    """Scans from the recovery point on (``resumed`` is the first segment, scanned); the last one becomes the active one."""
     scanned_bytes = rebuilt = 0
     known_contiguous = has_checkpoint and known.is_contiguous
     for index in range(first_doubtful, len(bases)):
@@ -201,7 +238,7 @@ def _scan_tail(
         path = os.path.join(directory, layout.segment_file_name(base))
         trusted = base == known.segment_base_offset and known.position > 0
         try:
-            segment, scan = Segment.reopen(
+            segment, scan = resumed or Segment.reopen(
                 path, base, trusted_bytes=known.position if trusted else 0,
                 trusted_offset=known.flushed_offset if trusted else base, writable=writable, **settings.as_arguments(),
             )
@@ -211,6 +248,7 @@ def _scan_tail(
                 path, base, trusted_bytes=0, trusted_offset=base, writable=writable, **settings.as_arguments()
             )
             trusted = False
+        resumed = None
         scanned_bytes += scan.file_size_bytes - (known.position if trusted else 0)
         rebuilt += 2 * segment.doubtful_index
         opened.leader_epoch = max(opened.leader_epoch, segment.state["last_leader_epoch"])
@@ -254,7 +292,8 @@ def _scan_tail(
         if writable and opened.damage is None:
             segment.seal(bases[index + 1])
             with contextlib.suppress(DiskFullError):  # a full disk can be opened and read
-                write_indexes(segment, final=True, sync=True)
+                # Synced with the next checkpoint, unless that is written before any flush.
+                write_indexes(segment, final=True, sync=known.sync_failed)
     opened.report = opened.report._replace(scanned_bytes=scanned_bytes, rebuilt_indexes=rebuilt)
     trusted_end = known.flushed_offset if opened.damage is None else 0
     if opened.log_end_offset < trusted_end:
