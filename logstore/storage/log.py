@@ -268,6 +268,8 @@ class Log(FlushedLog):
         if writable and self.damage is None:
             self._is_clean = self._checkpoint.is_clean
             self._index_lags = opened.segments[-1].base_offset != self._checkpoint.segment_base_offset
+            if self._index_lags or not self._is_clean:
+                self._new_names = True  # of the process before, which may not have synced them
             self._activate(
                 opened.segments[-1], opened.log_end_offset, opened.flushed_offset, max(self._epochs.latest, 0),
                 stored is None or stored.is_clean,

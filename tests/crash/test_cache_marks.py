@@ -275,6 +275,17 @@ def test_segments_that_were_rolled_are_not_scanned_either(directory: Path) -> No
     assert verify_partition(directory, deep=True).is_sound
 
 
+def test_names_that_a_killed_process_made_are_synced_before_anything_is_acknowledged(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(directory, lambda log: log.roll())
+    synced: list[str] = []
+    monkeypatch.setattr(log_flushing, "sync_directory", synced.append)
+    with opened(directory) as log:
+        log.append(b"in the new segment", durability="flushed")
+        assert synced == [str(directory)]
+
+
 def test_what_a_truncation_takes_away_no_mark_speaks_of(directory: Path) -> None:
     def work(log: Log) -> None:
         append(log, 1000)
