@@ -217,7 +217,9 @@ cdef class ProducerCore(ProducerDelivery):
         codec, level = (limits.codec, limits.codec_level) if self.codec is None else (self.codec, self.codec_level)
         if codec != LS_CODEC_NONE:
             self._check_codec(codec, level)
-        is_flushed = limits.durability == "flushed" if self.is_flushed is None else self.is_flushed
+        # Within a transaction the commit flushes, once: nothing of it counts before.
+        is_flushed = (
+            limits.durability == "flushed" and not self.is_transactional if self.is_flushed is None else self.is_flushed)
         previous = self.all_topics.get(name)
         known = ProducerTopic(
             name, limits, previous, self.pool, self.partitioner, batch_bytes=self.batch_bytes,

@@ -58,6 +58,7 @@ cdef class ProducerDelivery:
     cdef readonly object _wake      # a lock: released to wake the sender
     cdef bint has_sender
     cdef int64_t sender_wakes_at_ms
+    cdef bint has_begun_batches  # since the sender last looked
     cdef readonly bint _sender_stops
     cdef object sender_thread
 

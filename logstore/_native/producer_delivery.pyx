@@ -122,6 +122,7 @@ cdef class ProducerDelivery:
         batch.expected_offset = -1
         batch.append_time = -1
         queue.start(batch)
+        self.has_begun_batches = True
         if self.sender_wakes_at_ms > now_ms + self.linger_ms:
             self.wake_sender()
         return batch
@@ -493,6 +494,8 @@ cdef class ProducerDelivery:
         """One turn of the sender. Gives the seconds until the next is due, or None."""
         cdef PartitionQueue queue
         cdef int64_t now_ms, due_ms
+        cdef bint is_busy = self.has_begun_batches
+        self.has_begun_batches = False
         self.sender_thread = get_ident()
         while True:
             self.sender_wakes_at_ms = 0
@@ -518,6 +521,9 @@ cdef class ProducerDelivery:
                                  else now_ms + self.linger_ms + 1)
             if due_ms > now_ms or self._sender_stops:
                 break
+        if due_ms == INT64_MAX and is_busy and self.clock is None and self.linger_ms > 0:
+            # Others are likely to follow, and one that begins later lingers longer: so it need not wake this thread.
+            due_ms = now_ms + self.linger_ms
         self.sender_wakes_at_ms = due_ms
         return None if due_ms == INT64_MAX else (due_ms - now_ms) / 1000.0
 

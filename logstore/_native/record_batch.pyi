@@ -112,4 +112,5 @@ class RecordBatchBuilder:
         base_sequence: int = -1,
         topic: str = "",
         partition: int = 0,
+        with_keys: bool = False,
     ) -> RecordBatch: ...

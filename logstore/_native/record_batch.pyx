@@ -684,7 +684,7 @@ cdef class RecordBatchBuilder:
 
     def build(self, *, int64_t base_offset=0, int codec=LS_CODEC_NONE, level=None, int32_t partition_leader_epoch=-1,
               log_append_timestamp=None, bint transactional=False, bint control=False, int64_t producer_id=-1,
-              int16_t producer_epoch=-1, int32_t base_sequence=-1, str topic="", int partition=0):
+              int16_t producer_epoch=-1, int32_t base_sequence=-1, str topic="", int partition=0, bint with_keys=False):
         """Seals the records into a `RecordBatch` and leaves the builder empty.
 
         Parameters
@@ -701,6 +701,9 @@ cdef class RecordBatchBuilder:
             Makes the batch one of append time, with this as every record's timestamp.
         transactional, control, producer_id, producer_epoch, base_sequence
             As in the batch header.
+        with_keys : bool
+            The caller says that every record has a key, and gives the batch away to `Log.append_built`, which need not
+            check it then and stamps it in place.
 
         Returns
         -------
@@ -714,6 +717,7 @@ cdef class RecordBatchBuilder:
         cdef ls_batch_stamp_fields fields
         cdef ls_batch_header header
         cdef bytes sealed
+        cdef RecordBatch batch
         if self.builder.records_count == 0:
             raise InvalidRequestError("a batch needs at least one record; append one first")
         fields.base_offset = base_offset
@@ -736,8 +740,10 @@ cdef class RecordBatchBuilder:
         else:
             sealed = compressed_batch(&header, self.builder.buffer, self.builder.size_bytes, codec, level)
         ls_batch_builder_reset(&self.builder)
-        return RecordBatch.wrap(sealed, <const uint8_t *>PyBytes_AS_STRING(sealed), &header, topic, partition,
-                                MEMORY_PATH, 0)
+        batch = RecordBatch.wrap(sealed, <const uint8_t *>PyBytes_AS_STRING(sealed), &header, topic, partition,
+                                 MEMORY_PATH, 0)
+        batch.is_stampable = with_keys
+        return batch
 
 
 cdef bytes compressed_batch(ls_batch_header *header, const uint8_t *batch, size_t batch_bytes, int codec,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from logstore._native.record_batch import RecordBatchBuilder
 from logstore.errors import UnknownTopicOrPartitionError
+from logstore.model import Headers
 from logstore.storage.config import INT64_MAX, TopicConfig
 from logstore.storage.log import Log
 
@@ -22,6 +24,7 @@ OFFSETS_TOPIC = "__consumer_offsets"
 TRANSACTIONS_TOPIC = "__transaction_state"
 
 
+@functools.lru_cache(4096)
 def java_string_hash(text: str) -> int:
     """Java's ``String.hashCode``: over UTF-16 units, in 32 bits with a sign."""
     value = 0
@@ -90,6 +93,7 @@ class OffsetsTopic:
         records: Sequence[tuple[bytes, bytes | None]],
         timestamp: int,
         producer: tuple[int, int, int] | None = None,
+        headers: Headers | None = None,
     ) -> tuple[Log, range]:
         """Appends keys and values as one batch, all or none of it; not yet flushed.
 
@@ -97,6 +101,8 @@ class OffsetsTopic:
         ----------
         producer : tuple[int, int, int], optional
             Producer id, epoch and base sequence, of a batch that belongs to a transaction.
+        headers : sequence of (str, bytes or None), optional
+            Of each record.
 
         Returns
         -------
@@ -111,12 +117,12 @@ class OffsetsTopic:
         """
         builder = RecordBatchBuilder()
         for key, value in records:
-            builder.append(value, key, timestamp=timestamp)
+            builder.append(value, key, headers=headers, timestamp=timestamp)
         log = self.log_of(group)
         producer_id, producer_epoch, base_sequence = producer or (-1, -1, -1)
         batch = builder.build(
             topic=log.topic, partition=log.partition, transactional=producer is not None, producer_id=producer_id,
-            producer_epoch=producer_epoch, base_sequence=base_sequence,
+            producer_epoch=producer_epoch, base_sequence=base_sequence, with_keys=True,
         )
         base_offset, _ = log.append_built(batch, durability="appended")
         return log, range(base_offset, base_offset + len(records))

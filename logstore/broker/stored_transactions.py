@@ -6,11 +6,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from logstore.broker.offsets_topic import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
-from logstore.broker.transaction_state import Status, Transaction, TransactionValue
+from logstore.broker.transaction_state import Decision, Status, Transaction, TransactionValue
 from logstore.broker.transactions_topic import TransactionReplay, TransactionsTopic, transaction_logger
 from logstore.errors import ClosedError, LogstoreError, UnknownTopicOrPartitionError
 from logstore.model import TopicPartition
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from logstore.broker.broker import Broker
     from logstore.storage.log import Log
 
-__all__ = ["StoredTransactions", "has_open_transactions"]
+__all__ = ["RETRY_MS", "StoredTransactions", "has_open_transactions"]
 
 COORDINATOR_EPOCH = 0
+RETRY_MS = 1000
+WRITE_DELAY_MS = 50
 
 
 def has_open_transactions(broker: Broker) -> bool:
@@ -30,10 +32,17 @@ def has_open_transactions(broker: Broker) -> bool:
     return TRANSACTIONS_TOPIC in broker and any(log.first_unstable_offset != NONE_OPEN for log in broker.logs())
 
 
+def _identity(value: TransactionValue) -> tuple[int, int]:
+    return value.producer_id, value.producer_epoch
+
+
 class StoredTransactions:
     """Transactions and their record. `logstore.broker.transaction_coordinator.TransactionCoordinator` is what is used."""
 
-    def __init__(self, broker: Broker, wall_clock_ms: Callable[[], int]):
+    def __init__(
+        self, broker: Broker, wall_clock_ms: Callable[[], int], schedule: Callable[[float, Callable[[], None]], None]
+    ):
+        self._schedule = schedule
         self._broker = broker
         self._now_ms = wall_clock_ms
         self._topic = TransactionsTopic(broker)
@@ -47,10 +56,14 @@ class StoredTransactions:
         # Logs with markers that may not be on disk yet, and how many segments the decisions took up then.
         self._marked_logs: set[Log] = set()
         self._segments_count = 0
+        # By producer id: logs with a transaction that the process before has left open, its epoch, whether to commit it.
+        self._unsettled: dict[int, list[tuple[Log, int, bool]]] = {}
+        self._unwritten: set[Transaction] = set()  # states that are written soon
+        self._is_writing_soon = False
 
     @abstractmethod
-    def _end_open(self, known: Transaction) -> None:
-        """Aborts what is open, and carries out what is decided."""
+    def _finish(self, known: Transaction) -> None:
+        """Carries out what is decided."""
 
     # ---- reading the log ----------------------------------------------------------------------------
 
@@ -79,26 +92,30 @@ class StoredTransactions:
             self._replays = [TransactionReplay(log) for log in self._topic.logs()]
             self._transactions, self._by_producer = {}, {}
         open_in = self._open_in_logs()
-        decisions: dict[tuple[int, int], bool] = {}
+        decisions: dict[tuple[int, int], Decision] = {}
         for replay in self._replays:
-            for transactional_id, value in replay.records():
+            for transactional_id, value, ends in replay.records():
+                before = self._transactions.pop(transactional_id, None)
                 if value is None:
-                    self._transactions.pop(transactional_id, None)
                     continue
-                if value.producer_id in open_in and value.status.is_prepared:
-                    decisions[value.producer_id, value.producer_epoch] = value.status.is_commit
-                self._transactions[transactional_id] = Transaction(transactional_id, value)
+                known = self._transactions[transactional_id] = Transaction(transactional_id, value)
+                last = None if before is None else before.decision
+                is_revised = value.status.is_prepared and last is not None and _identity(last.value) == _identity(value)
+                if last is not None and not is_revised:
+                    last.ends = {}  # nothing else is written before a decision counts
+                if value.status.is_prepared:
+                    known.decision = Decision(transactional_id, value, ends)
+                    if value.producer_id in open_in:
+                        decisions[_identity(value)] = known.decision
         self._by_producer = {known.producer_id: known for known in self._transactions.values()}
         self._is_loaded = True
         if not self._broker.read_only:
             self._raise_epochs()
-            self._settle_markers(open_in, decisions)
+            self._find_unsettled(open_in, decisions)
             for known in list(self._transactions.values()):
-                try:
-                    with known.lock:
-                        self._end_open(known)
-                except LogstoreError as error:  # whoever wants to write under this id has it tried again
-                    transaction_logger().error("%s", error)
+                if known.status is Status.ONGOING or known.status.is_prepared or known.producer_id in self._unsettled:
+                    self._take_up(known)
+            self._settle_the_rest()
             self._expire()
 
     def _open_in_logs(self) -> dict[int, list[tuple[Log, int]]]:
@@ -121,27 +138,75 @@ class StoredTransactions:
                     if known is not None and producer.epoch > known.producer_epoch:
                         known.producer_epoch = producer.epoch
 
-    def _settle_markers(
-        self, open_in: dict[int, list[tuple[Log, int]]], decisions: dict[tuple[int, int], bool]
+    # ---- what a crash has left open -----------------------------------------------------------------
+
+    def _find_unsettled(
+        self, open_in: dict[int, list[tuple[Log, int]]], decisions: dict[tuple[int, int], Decision]
     ) -> None:
-        """Ends, in each log, transactions that are past: decided ones whose markers the disk has lost, and those of which
-        it has lost the beginning."""
+        """How each transaction ends that is open in a log: as it was decided, and aborted where nothing was. A log may be
+        one transaction ahead of the others, so each is judged by the epoch it was written in."""
         for producer_id, places in open_in.items():
-            known = self._by_producer.get(producer_id)
             for log, epoch in places:
-                partition = TopicPartition(log.topic, log.partition)
                 decision = decisions.get((producer_id, epoch + 1))
-                if decision is None and known is None:
+                if decision is None and producer_id not in self._by_producer:
                     continue  # of another engine's producer, or of one that has no transactional id
-                if decision is None and known is not None and partition in known.partitions and (
-                    known.status is Status.ONGOING or known.status.is_prepared
-                ):
-                    continue  # ended with all its partitions
-                transaction_logger().warning(
-                    "%s: a transaction of producer %d is %s, which the crash had left open", log.path, producer_id,
-                    "committed" if decision else "aborted",
-                )
-                self._mark(partition, producer_id, epoch + 1, bool(decision))
+                if decision is not None and decision.commit and not self._counts(decision):
+                    self._revise(decision)
+                commit = decision is not None and decision.commit
+                self._unsettled.setdefault(producer_id, []).append((log, epoch, commit))
+
+    def _counts(self, decision: Decision) -> bool:
+        """Whether all that a commit speaks of has reached the disk: its record goes there at the same time."""
+        for partition, end_offset in decision.ends.items():
+            log = self._log_of(partition)
+            if log is not None and log.log_end_offset < end_offset:
+                return False
+        return True
+
+    def _revise(self, decision: Decision) -> None:
+        """Has a commit that does not count forgotten, durably, before the logs grow again to where it would count."""
+        value = decision.value._replace(status=Status.PREPARE_ABORT)
+        log, end_offset = self._topic.write(decision.transactional_id, value)
+        log.flush_until(end_offset)
+        decision.commit = False
+
+    def _take_up(self, known: Transaction) -> None:
+        """Ends what the process before has left open under a transactional id."""
+        places = self._unsettled.get(known.producer_id, ())
+        decision = known.decision
+        is_commit = decision is not None and decision.commit and self._counts(decision)
+        known.status = Status.PREPARE_COMMIT if is_commit else Status.PREPARE_ABORT
+        known.partitions = set()  # what there is to do in logs is found in the logs
+        known.producer_epoch = max([known.producer_epoch, *(epoch + 1 for _, epoch, _ in places)])
+        try:
+            with known.lock:
+                self._finish(known)
+        except LogstoreError as error:  # tried again soon, and by whoever wants to write under this id
+            transaction_logger().error("%s", error)
+
+    def _settle(self, producer_id: int) -> None:
+        """Ends, in each log, what the process before has left open of a producer."""
+        places = self._unsettled.get(producer_id)
+        while places:
+            log, epoch, commit = places[-1]
+            transaction_logger().warning(
+                "%s: a transaction of producer %d is %s, which the process before had left open", log.path, producer_id,
+                "committed" if commit else "aborted",
+            )
+            self._mark(TopicPartition(log.topic, log.partition), producer_id, epoch + 1, commit)
+            places.pop()
+        self._unsettled.pop(producer_id, None)
+
+    def _settle_the_rest(self) -> None:
+        """The same for producers whose transactional id goes on under another one."""
+        try:
+            for producer_id in [each for each in self._unsettled if each not in self._by_producer]:
+                self._settle(producer_id)
+        except ClosedError:
+            return
+        except LogstoreError as error:
+            transaction_logger().error("%s", error)
+            self._schedule(RETRY_MS, self._settle_the_rest)
 
     # ---- writing ------------------------------------------------------------------------------------
 
@@ -166,16 +231,49 @@ class StoredTransactions:
         if partition.topic == OFFSETS_TOPIC:
             self._broker.coordinator.transaction_ended(producer_id, partition.partition, commit)
 
-    def _write(self, known: Transaction, *, flush: bool) -> None:
-        count = self._topic.write(known, flush=flush)
+    def _write(
+        self, transactional_id: str, value: TransactionValue, ends: Mapping[TopicPartition, int] | None = None
+    ) -> tuple[Log, int]:
+        """Appends a state; gives the place up to where to flush, if it is to be durable."""
+        log, end_offset = self._topic.write(transactional_id, value, ends)
+        count = len(log.segments)
         if count > self._segments_count:
             # Compaction may take decisions out of the segments before: their markers have to be on disk by then.
             if self._segments_count:
-                for log in list(self._marked_logs):
-                    self._marked_logs.discard(log)
+                for marked in list(self._marked_logs):
+                    self._marked_logs.discard(marked)
                     with contextlib.suppress(ClosedError):
-                        log.flush_until(log.log_end_offset)
+                        marked.flush_until(marked.log_end_offset)
             self._segments_count = count
+        return log, end_offset
+
+    def _write_durably(self, transactional_id: str, value: TransactionValue) -> None:
+        """For what must not be lost whatever the broker's durability: without it, nobody would know the producer id."""
+        log, end_offset = self._write(transactional_id, value)
+        log.flush_until(end_offset)
+
+    def _write_soon(self, known: Transaction) -> None:
+        """Has a state written a moment later, if it is the last one by then. None of those that pass this way is needed
+        after a crash: without a decision, what is open in the logs is aborted."""
+        self._unwritten.add(known)
+        if not self._is_writing_soon:
+            self._is_writing_soon = True
+            self._schedule(WRITE_DELAY_MS, self._write_states)
+
+    def _write_states(self) -> None:
+        self._is_writing_soon = False
+        for known in list(self._unwritten):
+            if not known.lock.acquire(blocking=False):
+                self._write_soon(known)  # it is about to change again
+                continue
+            try:
+                if known in self._unwritten and not self._is_closed:
+                    self._unwritten.discard(known)
+                    self._write(known.transactional_id, known.value())
+            except LogstoreError as error:
+                transaction_logger().warning("the state of %r could not be noted: %s", known.transactional_id, error)
+            finally:
+                known.lock.release()
 
     def _expire(self) -> None:
         """Forgets transactional ids that nobody has used for long."""

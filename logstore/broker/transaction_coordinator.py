@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+from logstore.broker.ended_transactions import EndedTransactions
 from logstore.broker.offsets_topic import OFFSETS_TOPIC
-from logstore.broker.producer_ids import ProducerIds
-from logstore.broker.stored_transactions import StoredTransactions
+from logstore.broker.stored_transactions import RETRY_MS
 from logstore.broker.transaction_state import MARKER_EPOCH_MAX, Status, Transaction, TransactionValue
 from logstore.broker.transactions_topic import transaction_logger
 from logstore.broker_api import TransactionDescription, TransactionListing
@@ -35,10 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["TransactionCoordinator"]
 
 TRANSACTIONAL_ID_BYTES_MAX = 32_767
-RETRY_MS = 1000
 
 
-class TransactionCoordinator(StoredTransactions):
+class TransactionCoordinator(EndedTransactions):
     """Producer ids and transactions of one broker: implements `logstore.broker_api.TransactionCoordinatorApi`.
 
     Parameters
@@ -62,9 +60,7 @@ class TransactionCoordinator(StoredTransactions):
         wall_clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         schedule: Callable[[float, Callable[[], None]], None],
     ):
-        super().__init__(broker, wall_clock_ms)
-        self._schedule = schedule
-        self._producer_ids = ProducerIds(broker.path, self._highest_producer_id)
+        super().__init__(broker, wall_clock_ms, schedule)
         self._timer_ms = math.inf  # when transactions are looked at for their timeouts
 
     # ---- producers ----------------------------------------------------------------------------------
@@ -120,8 +116,9 @@ class TransactionCoordinator(StoredTransactions):
             self._next_epoch(known)
             known.status, known.start_ms, known.updated_ms = Status.EMPTY, -1, self._now_ms()
             known.expires_epoch, known.ended = -1, (-1, -1)
+            self._unwritten.discard(known)
             try:
-                self._write(known, flush=True)
+                self._write_durably(known.transactional_id, known.value())
             except BaseException:
                 known.producer_id, known.producer_epoch, known.timeout_ms, known.status, known.ended = before
                 raise
@@ -198,17 +195,11 @@ class TransactionCoordinator(StoredTransactions):
             self._check_producer(known, producer_id, producer_epoch)
             if known.status.is_prepared:
                 self._finish(known)
-            before = (known.status, known.partitions, known.start_ms)
             known.updated_ms = now_ms = self._now_ms()
             if known.status is not Status.ONGOING:
                 known.status, known.partitions, known.start_ms = Status.ONGOING, set(), now_ms
             known.partitions = {*known.partitions, partition}
-            try:
-                # Not flushed: a transaction that the log knows nothing of is aborted after a crash.
-                self._write(known, flush=False)
-            except Exception:
-                known.status, known.partitions, known.start_ms = before
-                raise
+            self._write_soon(known)
             known.ended = (-1, -1)  # the last one is past: a late end of it is refused
             deadline_ms = known.start_ms + known.timeout_ms
         self._watch(deadline_ms)
@@ -266,79 +257,6 @@ class TransactionCoordinator(StoredTransactions):
             except ConcurrentTransactionsError as error:
                 transaction_logger().warning("%s", error)  # it is decided, and told to readers as soon as possible
             return (known.producer_id, known.producer_epoch)
-
-    def _decide(self, known: Transaction, commit: bool) -> None:
-        """Settles how a transaction ends. Its lock is held."""
-        before = (known.status, known.updated_ms, known.ended)
-        if commit and self._is_flushed:
-            for partition in sorted(known.partitions):
-                if (log := self._log_of(partition)) is not None:
-                    log.flush_until(log.log_end_offset)
-        known.updated_ms = self._now_ms()
-        known.ended = (known.producer_id, known.producer_epoch)
-        known.marked = set()
-        # From here on what was interrupted is taken up by `_finish`.
-        known.is_recorded = False
-        known.status = Status.PREPARE_COMMIT if commit else Status.PREPARE_ABORT
-        known.producer_epoch += 1
-        try:
-            self._record_decision(known)
-        except Exception as error:
-            if getattr(error, "retriable", False):
-                known.producer_epoch -= 1
-                known.status, known.updated_ms, known.ended = before
-                known.is_recorded = True
-            raise
-
-    def _record_decision(self, known: Transaction) -> None:
-        # A decision to abort may get lost: without one it is aborted, too.
-        self._write(known, flush=known.status.is_commit)
-        known.is_recorded = True
-
-    def _finish(self, known: Transaction) -> None:
-        """Carries a decision out. Its lock is held; what is done already is not done again.
-
-        Raises
-        ------
-        ConcurrentTransactionsError
-            A partition can't be told now; it is tried again soon.
-        """
-        if not known.status.is_prepared:
-            return
-        if not known.is_recorded:
-            self._record_decision(known)
-        commit = known.status.is_commit
-        producer_id = known.producer_id
-        try:
-            for partition in sorted(known.partitions - known.marked):
-                self._mark(partition, producer_id, known.producer_epoch, commit)
-                known.marked.add(partition)
-        except LogstoreError as error:
-            if isinstance(error, ClosedError):
-                raise
-            self._schedule(RETRY_MS, lambda: self._finish_later(known))
-            raise ConcurrentTransactionsError(
-                f"the transaction of {known.transactional_id!r} is {'committed' if commit else 'aborted'}, but "
-                f"{len(known.partitions - known.marked)} partitions can't be told yet: {error}"
-            ) from error
-        if known.producer_epoch + 1 >= MARKER_EPOCH_MAX:
-            known.producer_id, known.producer_epoch = self._producer_ids.take(), 0
-            self._by_producer[known.producer_id] = known
-        known.partitions = set()
-        known.status = Status.COMPLETE_COMMIT if commit else Status.COMPLETE_ABORT
-        known.updated_ms = self._now_ms()
-        with contextlib.suppress(LogstoreError):  # without it, the same is found out at the next start
-            self._write(known, flush=False)
-
-    def _finish_later(self, known: Transaction) -> None:
-        with known.lock, contextlib.suppress(ConcurrentTransactionsError, ClosedError):
-            self._finish(known)
-
-    def _end_open(self, known: Transaction) -> None:
-        """Aborts what is open, and carries out what is decided. Its lock is held."""
-        if known.status is Status.ONGOING:
-            self._decide(known, False)
-        self._finish(known)
 
     # ---- timeouts -----------------------------------------------------------------------------------
 
@@ -451,6 +369,7 @@ class TransactionCoordinator(StoredTransactions):
 
     def close(self) -> None:
         """Ends nothing: what is open is aborted by its producer, or at the next start. Idempotent."""
+        self._write_states()
         self._is_closed = True
 
     def forked(self) -> None:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -13,12 +14,16 @@ from logstore.broker.offsets_schema import FieldReader, MalformedRecordError
 from logstore.model import TopicPartition
 
 __all__ = [
+    "ENDS_HEADER",
     "MARKER_EPOCH_MAX",
+    "Decision",
     "Status",
     "Transaction",
     "TransactionValue",
+    "decode_ends",
     "decode_transaction_key",
     "decode_transaction_value",
+    "encode_ends",
     "encode_transaction_key",
     "encode_transaction_value",
 ]
@@ -29,10 +34,15 @@ FLEXIBLE_VERSION = 1
 MARKER_EPOCH_MAX = 32766
 """A producer that has come to this epoch gets another id: one more is what a marker may need."""
 
+ENDS_HEADER = "logstore.ends"
+"""Header of a record that decides to commit."""
+
 _HEAD = struct.Struct(">hqhib")
 _TIMES = struct.Struct(">qq")
 _INT16 = struct.Struct(">h")
 _INT32 = struct.Struct(">i")
+_END = struct.Struct(">iq")
+_NO_PARTITIONS = _INT32.pack(-1)
 
 
 class Status(IntEnum):
@@ -75,11 +85,23 @@ class TransactionValue(NamedTuple):
     start_ms: int
 
 
+class Decision:
+    """How a transaction was to end, as the log has it; it counts if all of the transaction had reached the disk."""
+
+    __slots__ = ("commit", "ends", "transactional_id", "value")
+
+    def __init__(self, transactional_id: str, value: TransactionValue, ends: Mapping[TopicPartition, int]):
+        self.transactional_id = transactional_id
+        self.value = value
+        self.commit = value.status.is_commit
+        self.ends = ends  # where the logs ended; empty once it is certain that it counts
+
+
 class Transaction:
     """One transactional id. Its lock is held by whoever changes it, also while the disk is waited for."""
 
     __slots__ = (
-        "ended", "expires_epoch", "is_recorded", "lock", "marked", "partitions", "producer_epoch", "producer_id",
+        "decision", "ended", "expires_epoch", "is_recorded", "lock", "marked", "partitions", "producer_epoch", "producer_id",
         "start_ms", "status", "timeout_ms", "transactional_id", "updated_ms",
     )
 
@@ -98,6 +120,7 @@ class Transaction:
         self.expires_epoch = -1
         self.is_recorded = True  # the decision is in the log
         self.marked: set[TopicPartition] = set()  # have their markers
+        self.decision: Decision | None = None  # the last one, as it was read from the log
         self.lock = threading.Lock()
 
     def value(self) -> TransactionValue:
@@ -108,6 +131,7 @@ class Transaction:
         )
 
 
+@functools.lru_cache(4096)
 def encode_transaction_key(transactional_id: str) -> bytes:
     """Key of a transactional id."""
     return _INT16.pack(KEY_VERSION) + _string(transactional_id)
@@ -115,15 +139,20 @@ def encode_transaction_key(transactional_id: str) -> bytes:
 
 def encode_transaction_value(value: TransactionValue) -> bytes:
     """Value, in version 0, which every Kafka reads."""
-    parts = [_HEAD.pack(VALUE_VERSION, value.producer_id, value.producer_epoch, value.timeout_ms, value.status)]
-    if value.status is Status.EMPTY:
-        parts.append(_INT32.pack(-1))
-    else:
-        by_topic = _by_topic(value.partitions)
-        parts.append(_INT32.pack(len(by_topic)))
-        for topic, numbers in by_topic.items():
-            parts += [_string(topic), _INT32.pack(len(numbers)), *map(_INT32.pack, numbers)]
-    parts.append(_TIMES.pack(value.updated_ms, value.start_ms))
+    producer_id, producer_epoch, timeout_ms, status, partitions, updated_ms, start_ms = value
+    return b"".join((
+        _HEAD.pack(VALUE_VERSION, producer_id, producer_epoch, timeout_ms, status),
+        _NO_PARTITIONS if status is Status.EMPTY else _encoded_partitions(partitions),
+        _TIMES.pack(updated_ms, start_ms),
+    ))
+
+
+@functools.lru_cache(1024)  # a producer's transactions are much alike
+def _encoded_partitions(partitions: tuple[TopicPartition, ...]) -> bytes:
+    by_topic = _by_topic(partitions)
+    parts = [_INT32.pack(len(by_topic))]
+    for topic, numbers in by_topic.items():
+        parts += [_string(topic), _INT32.pack(len(numbers)), *map(_INT32.pack, numbers)]
     return b"".join(parts)
 
 
@@ -179,3 +208,33 @@ def decode_transaction_value(data: bytes) -> TransactionValue:
     return TransactionValue(
         producer_id, producer_epoch, timeout_ms, Status(number), tuple(partitions), updated_ms, start_ms
     )
+
+
+def encode_ends(ends: Mapping[TopicPartition, int]) -> bytes:
+    """Where logs ended, for the header of a decision."""
+    parts = []
+    by_topic = _by_topic(ends)
+    parts.append(_INT32.pack(len(by_topic)))
+    for topic, numbers in by_topic.items():
+        parts += [_string(topic), _INT32.pack(len(numbers))]
+        parts += [_END.pack(number, ends[TopicPartition(topic, number)]) for number in numbers]
+    return b"".join(parts)
+
+
+def decode_ends(data: bytes) -> dict[TopicPartition, int]:
+    """Where logs ended; nothing where the header is missing.
+
+    Raises
+    ------
+    MalformedRecordError
+    """
+    ends: dict[TopicPartition, int] = {}
+    if not data:
+        return ends
+    reader = FieldReader(data)
+    for _ in range(reader.count(6)):
+        topic = reader.string()
+        for _ in range(reader.count(12)):
+            number = reader.int32()
+            ends[TopicPartition(topic, number)] = reader.int64()
+    return ends

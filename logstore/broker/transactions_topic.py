@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from logstore.broker.committed_offsets import LogReplay
 from logstore.broker.offsets_schema import MalformedRecordError
 from logstore.broker.offsets_topic import TRANSACTIONS_TOPIC, OffsetsTopic
 from logstore.broker.transaction_state import (
-    Transaction,
+    ENDS_HEADER,
     TransactionValue,
+    decode_ends,
     decode_transaction_key,
     decode_transaction_value,
+    encode_ends,
     encode_transaction_key,
     encode_transaction_value,
 )
 from logstore.errors import CorruptDataError
+from logstore.model import TopicPartition
+from logstore.storage.log import Log
 
 __all__ = ["ReplayedTransaction", "TransactionReplay", "TransactionsTopic", "transaction_logger"]
 
 
 class ReplayedTransaction(NamedTuple):
-    """One record; a value of None is a tombstone."""
+    """One record; a value of None is a tombstone. ``ends`` is where the logs of a commit ended, if the record says so."""
 
     transactional_id: str
     value: TransactionValue | None
+    ends: Mapping[TopicPartition, int]
 
 
 class TransactionsTopic(OffsetsTopic):
@@ -35,25 +40,29 @@ class TransactionsTopic(OffsetsTopic):
     partitions_setting = "transaction.state.log.num.partitions"
     segment_bytes_setting = "transaction.state.log.segment.bytes"
 
-    def write(self, transaction: Transaction, *, flush: bool) -> int:
-        """Notes a transaction as it is; with ``flush``, as durably as the broker is.
+    def write(
+        self, transactional_id: str, value: TransactionValue, ends: Mapping[TopicPartition, int] | None = None
+    ) -> tuple[Log, int]:
+        """Notes a transaction as it is; not flushed yet.
+
+        Parameters
+        ----------
+        ends : mapping, optional
+            Of a decision to commit: up to where each log has to be on disk for it to count.
 
         Returns
         -------
-        int
-            Number of segments of the partition; it rises when one is complete.
+        Log, int
+            The partition, and the offset behind the record.
 
         Raises
         ------
         StorageFailureError, ReadOnlyError, ClosedError
         """
-        record = (
-            encode_transaction_key(transaction.transactional_id), encode_transaction_value(transaction.value())
-        )
-        log, offsets = self.append(transaction.transactional_id, [record], transaction.updated_ms)
-        if flush:
-            self.flush(log, offsets)
-        return len(log.segments)
+        record = (encode_transaction_key(transactional_id), encode_transaction_value(value))
+        headers = None if ends is None else [(ENDS_HEADER, encode_ends(ends))]
+        log, offsets = self.append(transactional_id, [record], value.updated_ms, headers=headers)
+        return log, offsets.stop
 
     def remove(self, transactional_id: str, now_ms: int) -> None:
         """Writes a tombstone.
@@ -77,9 +86,11 @@ class TransactionReplay(LogReplay):
                 for record in batch:
                     value = record.value
                     try:
+                        headers = dict(record.headers)
                         yield ReplayedTransaction(
                             decode_transaction_key(record.key or b""),
                             None if value is None else decode_transaction_value(value),
+                            decode_ends(headers.get(ENDS_HEADER) or b""),
                         )
                     except MalformedRecordError as error:
                         transaction_logger().warning(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import pytest
 
@@ -22,11 +23,21 @@ def left_open(directory, tmp_path):
             for partition in range(2):
                 producer.send("orders", b"open", partition=partition).result(10)
         broker.topic("orders").append(b"behind", partition=1)
+        wait_for(running, {"audit": "Ongoing", "invoices": "Ongoing", "paid": "CompleteCommit"})
         shutil.copytree(running, directory)
         for producer in producers:
             producer.abort_transaction()
             producer.close()
     return directory
+
+
+def wait_for(directory, states):
+    """States are noted a moment after they are reached."""
+    deadline = time.monotonic() + 10
+    with logstore.open(directory, read_only=True) as broker:
+        while {each.transactional_id: each.state for each in broker.transactions()} != states:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
 
 def json_of(done):
@@ -108,10 +119,11 @@ def test_looking_works_beside_a_writer_and_aborting_does_not(run, directory):
     with logstore.open(directory) as broker, broker.producer(transactional_id="live") as producer:
         with producer.transaction() as transaction:
             transaction.send("orders", b"1", partition=0)
+        wait_for(directory, {"live": "CompleteCommit"})
         assert states(run) == {"live": "CompleteCommit"}
         producer.begin_transaction()
         producer.send("orders", b"2", partition=2).result(10)
-        assert states(run) == {"live": "Ongoing"}
+        wait_for(directory, {"live": "Ongoing"})
         assert "Ongoing" in run("transaction", "describe", "live").stderr
         done = run("transaction", "abort", "live", "--yes", code=4)
         assert "open for writing by this process" in done.stderr

@@ -35,8 +35,10 @@ from logstore.broker.offsets_schema import decode_key, decode_offset_value, enco
 from logstore.broker.offsets_topic import java_string_hash
 from logstore.broker.transaction_state import (
     Status,
+    decode_ends,
     decode_transaction_key,
     decode_transaction_value,
+    encode_ends,
     encode_transaction_key,
     encode_transaction_value,
 )
@@ -320,3 +322,6 @@ def test_transaction_state():
     value = decode_transaction_value(data)
     assert (value.producer_id, value.status, value.partitions) == (7, Status.ONGOING, (("orders", 2),))
     assert encode_transaction_value(value) == data
+    _, data = example("transaction-state-ends")
+    assert decode_ends(data) == {("orders", 2): 43}
+    assert encode_ends(decode_ends(data)) == data
