@@ -88,9 +88,7 @@ class EndedTransactions(StoredTransactions):
         identity = known.producer_id, known.producer_epoch
         try:
             self._settle(known.producer_id)
-            for partition in sorted(known.partitions - known.marked):
-                self._mark(partition, *identity, commit)
-                known.marked.add(partition)
+            self._mark_all(known)
             known.updated_ms = self._now_ms()
             value = TransactionValue(
                 *identity, known.timeout_ms, Status.COMPLETE_COMMIT if commit else Status.COMPLETE_ABORT, (),
@@ -111,6 +109,19 @@ class EndedTransactions(StoredTransactions):
         known.status, known.producer_id, known.producer_epoch = value.status, value.producer_id, value.producer_epoch
         self._by_producer[known.producer_id] = known
         self._write_soon(known)
+
+    def _mark_all(self, known: Transaction) -> None:
+        """A partition that can't be told keeps none of the others waiting."""
+        failure: LogstoreError | None = None
+        for partition in sorted(known.partitions - known.marked):
+            try:
+                self._mark(partition, known.producer_id, known.producer_epoch, known.status.is_commit)
+            except LogstoreError as error:
+                failure = failure or error
+            else:
+                known.marked.add(partition)
+        if failure is not None:
+            raise failure
 
     def _finish_later(self, known: Transaction) -> None:
         with known.lock, contextlib.suppress(ClosedError):

@@ -186,15 +186,22 @@ class StoredTransactions:
 
     def _settle(self, producer_id: int) -> None:
         """Ends, in each log, what the process before has left open of a producer."""
-        places = self._unsettled.get(producer_id)
-        while places:
-            log, epoch, commit = places[-1]
+        failure: LogstoreError | None = None
+        places = self._unsettled.get(producer_id, [])
+        for place in list(places):
+            log, epoch, commit = place
+            try:
+                self._mark(TopicPartition(log.topic, log.partition), producer_id, epoch + 1, commit)
+            except LogstoreError as error:
+                failure = failure or error
+                continue
+            places.remove(place)
             transaction_logger().warning(
                 "%s: a transaction of producer %d is %s, which the process before had left open", log.path, producer_id,
                 "committed" if commit else "aborted",
             )
-            self._mark(TopicPartition(log.topic, log.partition), producer_id, epoch + 1, commit)
-            places.pop()
+        if failure is not None:
+            raise failure
         self._unsettled.pop(producer_id, None)
 
     def _settle_the_rest(self) -> None:
