@@ -260,6 +260,10 @@ class GroupCoordinatorApi(Protocol):
             With ``require_stable``: a transaction that has not ended yet has committed some of them.
         """
 
+    def notify_when_stable(self, group: str, waiter: Wakeable) -> None:
+        """Has ``waiter.notify()`` called once, when the next transaction ends that commits offsets of a group; at once where
+        there is none."""
+
     def delete_offsets(self, group: str, partitions: Iterable[TopicPartition]) -> None:
         """Forgets committed offsets of partitions that no member is subscribed to.
 

@@ -265,6 +265,10 @@ cdef class RecordFetcher:
         reader.position = position
         reader.enqueue()
 
+    def _hold(self, PartitionReader reader not None):
+        """Has no turn until it is sought: its position can't be told yet."""
+        self.leave_turn(reader)
+
     def _set_paused(self, PartitionReader reader not None, bint is_paused):
         reader.is_paused = is_paused
         if is_paused:

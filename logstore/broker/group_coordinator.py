@@ -67,6 +67,7 @@ class GroupCoordinator(TransactionalOffsets):
     ):
         super().__init__(broker, clock_ms=clock_ms, wall_clock_ms=wall_clock_ms, schedule=schedule)
         self._pending = {}
+        self._stable_waiters = {}
 
     # ---- committed offsets --------------------------------------------------------------------------
 
@@ -378,7 +379,11 @@ class GroupCoordinator(TransactionalOffsets):
                     self._answer_sync(member, SyncGroupResponse(closed))
                     self._notify(member)
             self._groups = {}
+            waiters = set().union(*self._stable_waiters.values())
+            self._stable_waiters = {}
         run_all(after)
+        for waiter in waiters:
+            waiter.notify()
 
     def forked(self) -> None:
         """In a forked child: the groups belong to the parent."""

@@ -11,6 +11,7 @@ from logstore.broker.group_membership import check_group_id
 from logstore.broker.group_state import Group
 from logstore.broker.offsets_schema import OffsetValue, encode_offset_keys, encode_offset_value
 from logstore.broker.stored_groups import StoredGroups
+from logstore.broker_api import Wakeable
 from logstore.errors import UnstableOffsetCommitError
 from logstore.model import OffsetAndMetadata, TopicPartition
 from logstore.storage.log import Log
@@ -31,6 +32,7 @@ class TransactionalOffsets(StoredGroups):
     """Commits within transactions. `logstore.broker.group_coordinator.GroupCoordinator` is what is used."""
 
     _pending: dict[int, list[PendingCommit]]  # by producer id
+    _stable_waiters: dict[str, set[Wakeable]]  # by group
 
     @abstractmethod
     def _values(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], now_ms: int) -> dict[TopicPartition, OffsetValue]:
@@ -111,6 +113,7 @@ class TransactionalOffsets(StoredGroups):
     def transaction_ended(self, producer_id: int, partition: int, commit: bool) -> None:
         """A marker stands in a partition of ``__consumer_offsets``: what the producer has committed there counts, or is
         forgotten."""
+        woken: set[Wakeable] = set()
         with self._lock:
             kept = []
             for each in self._pending.pop(producer_id, ()):
@@ -121,8 +124,20 @@ class TransactionalOffsets(StoredGroups):
                     for place, committed in each.offsets.items():
                         each.group.offsets.put(place, committed)
                 self._commit_ended(each.group)
+                woken |= self._stable_waiters.pop(each.group.group_id, set())
             if kept:
                 self._pending[producer_id] = kept
+        for waiter in woken:
+            waiter.notify()
+
+    def notify_when_stable(self, group: str, waiter: Wakeable) -> None:
+        """Has ``waiter.notify()`` called once, when the next transaction ends that commits offsets of a group; at once where
+        there is none."""
+        with self._lock:
+            if any(each.group.group_id == group for commits in self._pending.values() for each in commits):
+                self._stable_waiters.setdefault(group, set()).add(waiter)
+                return
+        waiter.notify()
 
     def _check_stable(self, group: str, partitions: Iterable[TopicPartition] | None) -> None:
         """Raises if a transaction that has not ended has committed offsets of a group. The lock is held."""

@@ -302,6 +302,8 @@ class Consumer(PositionedConsumer):
         if self._membership is not None:
             due = min(due, now + self._config.max_poll_interval / 3)  # iterating is polling
         self._attend_at = min(due, self._commit_at)
+        if self._is_unlocated:
+            self._locate()
 
     # ---- the end ------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from abc import abstractmethod
@@ -17,6 +18,7 @@ from logstore._native.record_fetcher import (
     RecordFetcher,
     deadline_after,
 )
+from logstore._native.wakeup import Wakeup
 from logstore.clients.consumer_config import ConsumerConfig
 from logstore.errors import (
     ClosedError,
@@ -41,7 +43,7 @@ __all__ = ["FetchingConsumer"]
 # What a broker reads at a time where nobody asks for less.
 READ_BYTES = 512 * 1024
 READ_BYTES_MIN = 16 * 1024
-# How long a transaction is waited for that commits offsets of partitions that have just been assigned.
+# How long a transaction is waited for that commits the offset of a partition whose position somebody asks for.
 UNSTABLE_SECONDS_MAX = 10.0
 
 
@@ -52,6 +54,7 @@ class FetchingConsumer(RecordFetcher):
         self._broker = broker
         self._config = config
         self._closed = ""  # why, once it is
+        self._is_unlocated = False  # a partition waits for a transaction that commits its offset
         self._records_max = config.max_poll_records
         self._bytes_max = config.max_partition_fetch_bytes
         self._consumer_timeout = config.consumer_timeout
@@ -116,32 +119,60 @@ class FetchingConsumer(RecordFetcher):
     # ---- where to begin -----------------------------------------------------------------------------
 
     def _locate(self) -> None:
-        """Gives all partitions a position that have none: the committed offset, or what ``auto_offset_reset`` says."""
+        """Gives partitions a position that have none: the committed offset, or what ``auto_offset_reset`` says.
+
+        Those of which a transaction is about to commit an offset have to wait until it has ended, since its records must not
+        be dealt with twice: they are not read until then.
+        """
         readers = [reader for reader in self._readers.values() if reader.position < 0]
-        group = self._config.group
-        committed = {}
-        if group is not None and readers:
-            committed = self._committed_now(group, [reader.topic_partition for reader in readers])
+        self._is_unlocated = False
+        if not readers:
+            return
+        committed = self._committed_now([reader.topic_partition for reader in readers])
         for reader in readers:
-            found = committed.get(reader.topic_partition)
-            if found is not None:
+            if reader.topic_partition not in committed:
+                self._is_unlocated = True
+                self._hold(reader)
+            elif (found := committed[reader.topic_partition]) is not None:
                 self._seek(reader, found.offset)
                 reader.committed_position = found.offset
             else:
                 self._seek(reader, self._reset_offset(reader.topic_partition))
+        if self._is_unlocated:
+            assert self._config.group is not None
+            self._broker.coordinator.notify_when_stable(self._config.group, self._notifier)
 
-    def _committed_now(self, group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
-        """Committed offsets. A transaction that commits some of them is waited for: its records must not be dealt with
-        twice."""
+    def _committed_now(self, partitions: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata | None]:
+        """Committed offsets; without those that a transaction is about to commit."""
+        group = self._config.group
+        if group is None:
+            return dict.fromkeys(partitions)
+        found: dict[TopicPartition, OffsetAndMetadata | None] = {}
+        ask = self._broker.coordinator.committed_offsets
         is_stable = self._config.isolation_level == "read_committed"
+        try:
+            return {**dict.fromkeys(partitions), **ask(group, partitions, require_stable=is_stable)}
+        except UnstableOffsetCommitError:
+            for partition in partitions:
+                with contextlib.suppress(UnstableOffsetCommitError):
+                    found[partition] = ask(group, [partition], require_stable=True).get(partition)
+        return found
+
+    def _locate_now(self, reader: PartitionReader) -> None:
+        """The same for somebody who asks for a partition's position, and waits for it."""
         deadline = time.monotonic() + UNSTABLE_SECONDS_MAX
-        while True:
-            try:
-                return self._broker.coordinator.committed_offsets(group, partitions, require_stable=is_stable)
-            except UnstableOffsetCommitError:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.005)
+        self._locate()
+        while reader.position < 0 and not reader.is_removed:
+            assert self._config.group is not None
+            ended = Wakeup()
+            self._broker.coordinator.notify_when_stable(self._config.group, ended)
+            if not ended.wait(deadline - time.monotonic()):
+                raise UnstableOffsetCommitError(
+                    f"for {UNSTABLE_SECONDS_MAX:g} s, a transaction has been open that commits an offset of "
+                    f"{_name(reader.topic_partition)} for group {self._config.group!r}; ask again when it has ended"
+                )
+            self._check_open()
+            self._locate()
 
     def _reset_offset(self, partition: TopicPartition) -> int:
         first, end = self._offsets(partition)

@@ -78,11 +78,13 @@ class PositionedConsumer(FetchingConsumer):
             The partition is not assigned.
         NoOffsetForPartitionError
             There is no committed offset, and ``auto_offset_reset`` is ``"none"``.
+        UnstableOffsetCommitError
+            A transaction commits it, which has not ended after 10 s.
         ClosedError
         """
         reader = self._reader(partition)
         if reader.position < 0:
-            self._locate()
+            self._locate_now(reader)
         return reader.position
 
     def seek(self, partition: Partition, position: Position) -> None:
