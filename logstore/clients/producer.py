@@ -196,7 +196,7 @@ class Producer(TransactionalProducer):
         if self._state in ("closed", "forked"):
             return
         self._close_to_senders("closing")
-        self._abort_if_open()
+        await self._abort_if_open_async()
         await self._settle_all()
         self._finish()
         self._raise_failures()

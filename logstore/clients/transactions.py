@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from logstore._native.producer_core import ProducerCore
+from logstore.clients.transaction_scope import Transaction
 from logstore.errors import (
     ClosedError,
     DeliveryFailedError,
@@ -23,56 +25,7 @@ if TYPE_CHECKING:
     from logstore.clients.consumer import Consumer
     from logstore.clients.producer_settings import ProducerSettings
 
-__all__ = ["Transaction", "TransactionalProducer"]
-
-
-class Transaction:
-    """What ``with producer.transaction() as transaction:`` gives. Commits at the end of the block; aborts if it raises.
-
-    Attributes
-    ----------
-    producer : Producer
-    """
-
-    __slots__ = ("producer",)
-
-    def __init__(self, producer: TransactionalProducer):
-        self.producer = producer
-
-    def send(self, *arguments: Any, **options: Any) -> Any:
-        """`Producer.send`."""
-        return self.producer.send(*arguments, **options)
-
-    def send_offsets(
-        self,
-        offsets: Mapping[Any, int | OffsetAndMetadata],
-        group: str | GroupMetadata | Consumer,
-    ) -> None:
-        """`Producer.send_offsets_to_transaction`."""
-        self.producer.send_offsets_to_transaction(offsets, group)
-
-    def __enter__(self) -> Self:
-        self.producer.begin_transaction()
-        return self
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if kind is None:
-            try:
-                self.producer.commit_transaction()
-            except Exception:
-                self._abort_after_error()
-                raise
-        else:
-            self._abort_after_error()
-
-    def _abort_after_error(self) -> None:
-        """The error that ended the block is what its caller has to see."""
-        try:
-            self.producer.abort_transaction()
-        except LogstoreError as error:
-            import logging
-
-            logging.getLogger("logstore.clients").warning("the transaction could not be aborted now: %s", error)
+__all__ = ["TransactionalProducer"]
 
 
 class TransactionalProducer(ProducerCore):
@@ -91,11 +44,17 @@ class TransactionalProducer(ProducerCore):
         elif self.settings.enable_idempotence:
             self._take_producer_id(*broker.transaction_coordinator.init_producer_id())
 
+    @abstractmethod
     def _check_open(self) -> None:
-        raise NotImplementedError
+        """Raises if the producer is closed."""
 
+    @abstractmethod
     def _deliver_all(self, timeout: float | None) -> None:
-        raise NotImplementedError
+        """Returns once everything sent so far is acknowledged, or has failed."""
+
+    @abstractmethod
+    async def _settle_all(self) -> None:
+        """The same for tasks."""
 
     # ---- the five calls -----------------------------------------------------------------------------
 
@@ -219,6 +178,11 @@ class TransactionalProducer(ProducerCore):
         self._check_in_transaction("commit")
         self._stop_taking()
         self._deliver_all(None)
+        self._check_committable()
+        self._end_transaction(commit=True)
+
+    def _check_committable(self) -> None:
+        """Everything is delivered, or has failed, which is told here."""
         if self._transaction_error is not None:
             error = self._transaction_error
             if isinstance(error, InvalidProducerEpochError):
@@ -231,8 +195,6 @@ class TransactionalProducer(ProducerCore):
             raise InvalidTxnStateError(
                 f"the transaction can only be aborted, since something in it has failed: {error}"
             ) from error
-        self._ending = "commit"
-        self._end_transaction(commit=True)
 
     def abort_transaction(self) -> None:
         """Takes back all that was sent and committed since `begin_transaction`: no reader of committed records sees it.
@@ -249,12 +211,54 @@ class TransactionalProducer(ProducerCore):
         -----
         Thread-safe. Interrupted by Ctrl-C, it can be called again.
         """
+        self._take_back()
+        self._end_transaction(commit=False)
+
+    def _take_back(self) -> None:
         self._check_in_transaction("abort")
         self._stop_taking()
         self._abandon(TransactionAbortedError("the record's transaction was aborted before it was handed over"))
         self._take_failures()  # what was to be delivered is taken back anyway
+
+    # ---- for tasks ----------------------------------------------------------------------------------
+
+    async def init_transactions_async(self) -> None:
+        """`init_transactions` for tasks: the event loop goes on meanwhile."""
+        self._transactional_id()
+        if not self._is_initialized:
+            await _in_thread(self.init_transactions)
+
+    async def commit_transaction_async(self) -> None:
+        """`commit_transaction` for tasks: the event loop goes on meanwhile.
+
+        Cancelled before everything is delivered, nothing is decided. Cancelled later, the commit goes on to its end.
+
+        Raises
+        ------
+        As `commit_transaction`.
+        """
+        self._check_in_transaction("commit")
+        self._stop_taking()
+        await self._settle_all()
+        self._check_committable()
+        self._ending = "commit"
+        await _in_thread(lambda: self._end_transaction(commit=True))
+
+    async def abort_transaction_async(self) -> None:
+        """`abort_transaction` for tasks; cancelled, it goes on to its end.
+
+        Raises
+        ------
+        As `abort_transaction`.
+        """
+        self._take_back()
         self._ending = "abort"
-        self._end_transaction(commit=False)
+        await _in_thread(lambda: self._end_transaction(commit=False))
+
+    @property
+    def _is_committing(self) -> bool:
+        """Whether a commit may be on its way."""
+        return self._ending == "commit"
 
     def transaction(self) -> Transaction:
         """A transaction as a context: committed where the block ends, aborted where it raises.
@@ -266,6 +270,8 @@ class TransactionalProducer(ProducerCore):
             with producer.transaction() as transaction:
                 transaction.send("invoices", invoice, key=b"sarah")
                 transaction.send_offsets({("orders", 0): 42}, "billing")
+
+        In a task, ``async with producer.transaction() as transaction:``.
         """
         return Transaction(self)
 
@@ -282,6 +288,7 @@ class TransactionalProducer(ProducerCore):
 
     def _end_transaction(self, *, commit: bool) -> None:
         assert self.settings.transactional_id is not None
+        self._ending = "commit" if commit else "abort"
         coordinator = self._identity.transaction_coordinator
         try:
             identity = coordinator.end_transaction(
@@ -311,6 +318,10 @@ class TransactionalProducer(ProducerCore):
             self._abandon(TransactionAbortedError("another producer has the transactional_id now; its start aborted this"))
             self._end()
 
+    async def _abort_if_open_async(self) -> None:
+        if self.in_transaction:
+            await _in_thread(self._abort_if_open)
+
     def _abort_if_open(self) -> None:
         """For the close: what was not committed is taken back, and a commit that was interrupted carried through."""
         if not self.in_transaction:
@@ -325,6 +336,13 @@ class TransactionalProducer(ProducerCore):
 
             logging.getLogger("logstore.clients").warning("an open transaction could not be ended: %s", error)
         self._end()
+
+
+async def _in_thread(step: Callable[[], None]) -> None:
+    """What waits for the disk, beside the event loop; whoever waits for it may be cancelled, the step is not."""
+    import asyncio
+
+    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, step))
 
 
 def _metadata_of(group: object) -> GroupMetadata:
