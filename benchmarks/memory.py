@@ -16,8 +16,6 @@ import threading
 import time
 from pathlib import Path
 
-import logstore
-
 RECORD_BYTES = 1016
 CHUNK_COUNT = 10_000
 
@@ -54,6 +52,8 @@ class Peak:
 
 
 def main() -> int:
+    import logstore
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gib", type=float, default=1.0, help="how much to write (default 1)")
     parser.add_argument("--limit-mib", type=float, default=200.0, help="largest growth allowed (default 200)")

@@ -37,7 +37,7 @@ def with_partitions(count: int, what: str) -> Callable[[Place], Any]:
     @contextmanager
     def start(place: Place) -> Iterator[Callable[[], Measured]]:
         def one_round() -> Measured:
-            found = _in_child("partitions", place.fresh(), count, place.sample.value_bytes)
+            found = in_child("partitions", place.fresh(), count, place.sample.value_bytes)
             if what == "time":
                 return Measured(APPENDS, found["ns"], found["cpu_ns"])
             return Measured(1, amount=found[what])
@@ -53,10 +53,10 @@ def on_log_of(mib: int, what: str) -> Callable[[Place], Any]:
     @contextmanager
     def start(place: Place) -> Iterator[Callable[[], Measured]]:
         directory = place.kept / "log"
-        _in_child("fill", directory, mib, place.sample.value_bytes)
+        in_child("fill", directory, mib, place.sample.value_bytes)
 
         def one_round() -> Measured:
-            found = _in_child(what, directory, mib, place.sample.value_bytes)
+            found = in_child(what, directory, mib, place.sample.value_bytes)
             return Measured(found["operations"], found["ns"], found["cpu_ns"])
 
         yield one_round
@@ -65,7 +65,8 @@ def on_log_of(mib: int, what: str) -> Callable[[Place], Any]:
     return start
 
 
-def _in_child(what: str, directory: Path, number: int, value_bytes: int) -> dict[str, Any]:
+def in_child(what: str, directory: Path, number: int, value_bytes: int = 100) -> dict[str, Any]:
+    """What a new process finds: ``partitions`` (so many), ``fill`` (so many MiB), then ``append`` or ``look-up``."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
         [sys.executable, "-m", __name__, what, str(directory), str(number), str(value_bytes)],

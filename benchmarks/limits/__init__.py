@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Bytes", "LimitsUnavailableError", "compiled_pairs", "empty_append", "limits"]
+__all__ = ["CORE", "Bytes", "LimitsUnavailableError", "compile_c", "compiled_pairs", "empty_append", "limits"]
 
 HERE = Path(__file__).parent
 CORE = HERE.parent.parent / "csrc"
@@ -136,7 +136,7 @@ def limits() -> Limits:
     """The limits, compiled on first use."""
     sources = [HERE / "limits.c", *sorted((CORE / "src").glob("crc32c*.c"))]
     includes = [CORE / "include", CORE / "src"]
-    return Limits(ctypes.CDLL(str(_compile("limits", sources, includes))))
+    return Limits(ctypes.CDLL(str(compile_c("limits", sources, includes))))
 
 
 def empty_append() -> Callable[..., int]:
@@ -156,7 +156,7 @@ def _empty_call() -> Any:
     headers = Path(sysconfig.get_path("include"))
     if not (headers / "Python.h").exists():
         raise LimitsUnavailableError("needs Python's C headers")
-    path = _compile("empty_call", [HERE / "empty_call.c"], [headers])
+    path = compile_c("empty_call", [HERE / "empty_call.c"], [headers])
     loader = ExtensionFileLoader("empty_call", str(path))
     spec = importlib.util.spec_from_loader("empty_call", loader)
     assert spec is not None
@@ -165,7 +165,14 @@ def _empty_call() -> Any:
     return module
 
 
-def _compile(name: str, sources: list[Path], includes: list[Path]) -> Path:
+def compile_c(name: str, sources: list[Path], includes: list[Path]) -> Path:
+    """A shared library of these sources, which lasts as long as this process.
+
+    Raises
+    ------
+    LimitsUnavailableError
+        There is no compiler, or it refuses them.
+    """
     compiler = shlex.split(os.environ.get("CC", "cc"))
     if shutil.which(compiler[0]) is None:
         raise LimitsUnavailableError(f"needs a C compiler ({compiler[0]} is not there)")

@@ -1,6 +1,6 @@
 """Compaction against copying the same bytes with their CRC checked, and appends beside it.
 
-    python -m benchmarks.bench_compaction [RECORDS [KEYS]]
+    python -m benchmarks.engine.compaction [RECORDS [KEYS]]
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import threading
 from typing import ClassVar
 
+from benchmarks.open_topic import OpenTopic
 from benchmarks.sample import WrongResultError, sample_records
 
 RECORDS = 50_000
@@ -20,11 +20,8 @@ class Consume:
     param_names: ClassVar = ["partitions"]
 
     def setup(self, partitions: int) -> None:
-        import logstore
-
-        self.directory = tempfile.TemporaryDirectory(prefix="bench-consumer-", dir=".")
-        self.broker = logstore.open(self.directory.name, durability="appended")
-        topic = self.broker.create_topic("records", partitions=partitions, retention=-1)
+        self.opened = OpenTopic(partitions=partitions)
+        self.broker, topic = self.opened.broker, self.opened.topic
         sample = sample_records(RECORDS)
         topic.append_many(sample.values, sample.keys, timestamps=sample.timestamps)
         with self.broker.consumer("records", consumer_timeout=0) as consumer:
@@ -33,8 +30,7 @@ class Consume:
             raise WrongResultError("the consumer does not hand out what was appended")
 
     def teardown(self, partitions: int) -> None:
-        self.broker.close()
-        self.directory.cleanup()
+        self.opened.close()
 
     def time_iterate(self, partitions: int) -> None:
         with self.broker.consumer("records", consumer_timeout=0) as consumer:
@@ -66,15 +62,11 @@ class WakeUp:
     """Appends, each of which a consumer in another thread waits for."""
 
     def setup(self) -> None:
-        import logstore
-
-        self.directory = tempfile.TemporaryDirectory(prefix="bench-consumer-", dir=".")
-        self.broker = logstore.open(self.directory.name, durability="appended")
-        self.topic = self.broker.create_topic("records", retention=-1)
+        self.opened = OpenTopic()
+        self.broker, self.topic = self.opened.broker, self.opened.topic
 
     def teardown(self) -> None:
-        self.broker.close()
-        self.directory.cleanup()
+        self.opened.close()
 
     def time_wake_up(self) -> None:
         seen = threading.Semaphore(0)

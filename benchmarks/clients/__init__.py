@@ -1,0 +1,1 @@
+"""Producers and consumers through the calls that users make."""

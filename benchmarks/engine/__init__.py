@@ -1,0 +1,1 @@
+"""One log: appending, reading, looking up, rolling, opening, compacting, flushing together."""

@@ -1,0 +1,1 @@
+"""The smallest pieces, each alone: checksums, varints, batches, indexes, the partitioner, codecs."""
