@@ -161,7 +161,11 @@ cdef class LogAppender(LogFlusher):
     def _start_segment(self, tuple segments not None, Segment active not None, list aborted not None):
         """Rolls, in one step that no signal handler can come between. The lock is held by the append that asked for
         it, or by `_locked`."""
+        cdef Segment previous
         self._flushes_cold()
+        if len(segments) > 1:
+            previous = segments[len(segments) - 2]
+            previous.options.end_offset_max = active.base_offset
         self.active = active
         self.roll_policy.created_ms = active.created_ms
         self.aborted_entries = aborted

@@ -345,18 +345,28 @@ class Log(FlushedLog):
         old = self.segments[-1]
         if old.size_bytes == 0 and old.base_offset == base_offset:
             return
-        new = self._create_segment(base_offset)
-        old.seal(base_offset)
         try:
-            write_indexes(old, final=True)
-            self._count_unmarked(old)
-        except StorageFailureError:  # the next checkpoint brings it up to date
-            self._index_lags = True
-        assert self._producer_state is not None
-        self._freeze_producers(base_offset)
-        self._snapshot_position = 0
-        aborted = self._aborted.begin(base_offset, self._producer_state.first_unstable_offset)
-        self._start_segment((*self._without_old_descriptors(), new), new, aborted)
+            new = self._create_segment(base_offset)
+            old.seal(INT64_MAX)  # its time index alone: where its offsets end, the new segment says
+            try:
+                write_indexes(old, final=True)
+                self._count_unmarked(old)
+            except StorageFailureError:  # the next checkpoint brings it up to date
+                self._index_lags = True
+            assert self._producer_state is not None
+            self._freeze_producers(base_offset)
+            self._snapshot_position = 0
+            aborted = self._aborted.begin(base_offset, self._producer_state.first_unstable_offset)
+            self._start_segment((*self._without_old_descriptors(), new), new, aborted)
+        except BaseException:
+            # A signal's handler may raise between any two steps. Appends go on in the old segment, and an empty file with
+            # the name of a later one would seem to end it.
+            if self.segments[-1] is old:
+                path = os.path.join(self.path, layout.segment_file_name(base_offset))
+                with contextlib.suppress(OSError):
+                    if base_offset != old.base_offset and os.path.getsize(path) == 0:
+                        os.unlink(path)
+            raise
         self._set_mark_due(0)  # says when
         if self.config["segment.jitter.ms"]:
             self._scheduler.schedule(0, self._apply_config)
@@ -565,18 +575,21 @@ class Log(FlushedLog):
         opened.log_end_offset = offset
         try:
             self._load_producers_of(opened, checkpoint.log_start_offset, checkpoint)
-        except StorageFailureError as error:  # the files are cut, and what their producers did is not known
-            self._fail(error)
+            if self.damage is not None:
+                self._set_write_state(log_appender.STATE_READ_ONLY)
+                raise self.damage
+            assert self._producer_state is not None
+            self._publish(
+                segments=tuple(opened.segments), log_start_offset=checkpoint.log_start_offset, log_end_offset=offset,
+                contiguous=checkpoint.is_contiguous, first_unstable_offset=self._producer_state.first_unstable_offset,
+            )
+            self._activate(opened.segments[-1], offset, min(self.flushed_offset, offset), max(self._epochs.latest, 0), False)
+        except BaseException as error:
+            # The files are cut; what their producers did is not known, or the appender would go on where they ended before.
+            if self.damage is None:
+                failure = error if isinstance(error, StorageFailureError) else None
+                self._fail(failure or StorageFailureError(self.path, "truncate", errno.EINTR))
             raise
-        if self.damage is not None:
-            self._set_write_state(log_appender.STATE_READ_ONLY)
-            raise self.damage
-        assert self._producer_state is not None
-        self._publish(
-            segments=tuple(opened.segments), log_start_offset=checkpoint.log_start_offset, log_end_offset=offset,
-            contiguous=checkpoint.is_contiguous, first_unstable_offset=self._producer_state.first_unstable_offset,
-        )
-        self._activate(opened.segments[-1], offset, min(self.flushed_offset, offset), max(self._epochs.latest, 0), False)
         with contextlib.suppress(StorageFailureError):  # what stays is checked when used, and only costs time
             write_indexes(opened.segments[-1], final=True, sync=True)
         self._new_names = True

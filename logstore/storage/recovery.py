@@ -269,6 +269,13 @@ def _scan_tail(
             else:
                 opened.report = _cut_tail(directory, segment, scan, bases[index + 1 :], writable=writable)
                 is_last = True
+        elif trusted and scan.valid_bytes == known.position and end_offset > known.flushed_offset:
+            # No CRC covers a base offset, and in a log with gaps no neighbour contradicts the last one.
+            opened.damage = opened.damage or CorruptDataError(
+                path, -1, "offsets go on behind the log's end", known.flushed_offset, end_offset,
+                "`logstore verify` names the batch, and `logstore repair` corrects its offset.",
+            )
+            end_offset = known.flushed_offset
         elif scan.valid_bytes < (sealed_bytes := _sealed_bytes(digests, base)):
             opened.damage = opened.damage or CorruptDataError(
                 path, scan.valid_bytes, "the file is shorter than it was on disk", sealed_bytes, scan.valid_bytes,

@@ -151,11 +151,13 @@ def test_wrong_numbers_of_partitions(broker, partitions):
 
 
 @pytest.mark.parametrize("name", ["", ".", "../x", "a/b", "x" * 250, None])
+@pytest.mark.fault(30, "hostile topic names")
 def test_wrong_names(broker, name):
     with pytest.raises(InvalidRequestError, match="topic name"):
         broker.create_topic(name)
 
 
+@pytest.mark.fault(30, "hostile topic names")
 def test_names_that_kafka_takes_for_the_same(broker):
     broker.create_topic("a.b")
     with pytest.raises(InvalidRequestError, match="collide"):
@@ -280,6 +282,7 @@ def damaged_metadata(text):
 
 
 @pytest.mark.parametrize("case", range(5))
+@pytest.mark.fault(16, "checkpoint or metadata damaged")
 def test_damaged_metadata_loses_settings_alone(made, case, caplog):
     path, made_id = made
     text = (path / "logstore.topics").read_text()
@@ -306,6 +309,7 @@ def test_lost_metadata_is_found_in_the_directories(made):
         assert sorted(values(broker["orders"])) == [b"0", b"1", b"2"]
 
 
+@pytest.mark.fault(36, "files of a newer version")
 def test_newer_metadata_is_refused(made):
     path, _ = made
     text = (path / "logstore.topics").read_text()
@@ -323,6 +327,7 @@ def test_metadata_is_json_behind_a_line_with_its_crc(made):
     assert json.loads(body)["orders"]["partitions"] == 3
 
 
+@pytest.mark.fault(35, "strangers' files")
 def test_strange_directories_are_left_alone(made, caplog):
     path, _ = made
     for name in ("notes", "orders-x", "x-0.0123456789abcdef0123456789abcdef-future"):
@@ -335,6 +340,7 @@ def test_strange_directories_are_left_alone(made, caplog):
     assert (path / "notes" / "keep").exists()
 
 
+@pytest.mark.fault(35, "strangers' files")
 def test_strange_files_in_a_partition_are_left_alone(made):
     path, _ = made
     for name in ("readme.txt", "00.log", "00000000000000000000.log.bak"):

@@ -251,6 +251,7 @@ def test_close_waits_for_the_log_at_hand_and_no_other(tmp_path, clock):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.fault(20, "fork after open")
 def test_a_forked_child_does_nothing(tmp_path):
     with logstore.open(tmp_path / "data") as broker:
         child = os.fork()

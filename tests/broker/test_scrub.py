@@ -68,6 +68,7 @@ def flip(path: str, position: int, mask: int = 1) -> None:
     Path(path).write_bytes(data)
 
 
+@pytest.mark.fault(34, "bits that rot unread")
 def test_it_reads_all_sealed_segments_a_little_at_a_time(broker, scrub, clock):
     done = 0
     steps = 0
@@ -109,6 +110,7 @@ def test_it_remembers_over_a_restart(broker, scrub, clock, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["record", "epoch", "index", "timeindex", "cut", "replaced"])
+@pytest.mark.fault(34, "bits that rot unread")
 def test_damage_is_said_once_and_kept(where, broker, scrub, clock, caplog):
     log = broker.topic("a").partition(0)
     segment, other = log.segments[0], log.segments[1]

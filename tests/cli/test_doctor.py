@@ -86,11 +86,12 @@ def test_file_systems(mount, advice, directory, monkeypatch):
 def test_the_mount_of_this_directory_is_found(directory):
     found = doctor._mount_of(str(directory))
     if found is None:
-        pytest.skip("this system does not say")
+        pytest.skip("NOT TESTED: which mount a directory is on; this system does not say")
     assert os.path.ismount(found[1])
     assert str(directory).startswith(found[1])
 
 
+@pytest.mark.fault(33, "a clock that jumps, timestamps that lie")
 def test_a_clock_that_jumped_back(directory):
     assert find(directory, "clock").is_fine
     future = 4_000_000_000

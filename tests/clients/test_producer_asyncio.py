@@ -55,6 +55,7 @@ def test_tasks_of_one_turn_share_a_batch(broker):
     assert len(between.produced) == 2
 
 
+@pytest.mark.fault(38, "a slow disk")
 def test_the_loop_goes_on_while_the_disk_works(broker):
     between = GatedBroker(broker, produce=False)
 

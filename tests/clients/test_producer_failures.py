@@ -159,6 +159,7 @@ def test_one_flush_acknowledges_all_batches_before_it(broker):
 
 
 @pytest.mark.parametrize("where", ["produce", "flush"])
+@pytest.mark.fault(38, "a slow disk")
 def test_memory_is_bounded_and_sends_wait_for_room(broker, where):
     between = GatedBroker(broker, produce=where == "produce", flush=where == "flush")
     producer = between.producer(
@@ -368,6 +369,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("time_type", ["CreateTime", "LogAppendTime"])
+@pytest.mark.fault(9, "disk full, no inodes, over quota")
 def test_a_full_disk_delays_and_loses_nothing(small_disk, time_type):
     with logstore.open(small_disk / "data", durability="appended") as broker:
         topic = broker.create_topic("orders", message_timestamp_type=time_type)

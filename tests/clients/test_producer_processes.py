@@ -37,6 +37,7 @@ def values_of(path: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise RuntimeError('mine')"])
 @pytest.mark.parametrize("durability", ["appended", "flushed"])
+@pytest.mark.fault(26, "end of the interpreter")
 def test_the_end_of_the_program_delivers(tmp_path, end, durability):
     done = run(
         f"""
@@ -97,6 +98,7 @@ BLOCKED = """
         "while True: producer.send('orders', bytes(1000)); taken += 1",
     ],
 )
+@pytest.mark.fault(25, "signal or exception within a call")
 def test_ctrl_c_in_a_blocking_call_returns_at_once_and_loses_nothing(tmp_path, call):
     process = start(BLOCKED.replace("BLOCKING_CALL", call), tmp_path / "data")
     assert process.stdout is not None
@@ -132,6 +134,7 @@ def is_asleep(pid: int) -> bool:
     return states == ["S"] * 3
 
 
+@pytest.mark.fault(25, "signal or exception within a call")
 def test_a_signal_handler_may_send(tmp_path):
     """It runs between any two steps of the thread that sends."""
     done = run(
@@ -161,6 +164,7 @@ def test_a_signal_handler_may_send(tmp_path):
 
 
 @pytest.mark.parametrize("durability", ["appended", "flushed"])
+@pytest.mark.fault(1, "kill -9 in an append")
 def test_what_was_acknowledged_survives_kill(tmp_path, durability):
     process = start(
         """
@@ -194,6 +198,7 @@ def test_what_was_acknowledged_survives_kill(tmp_path, durability):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="NOT TESTED: fork; this system has none")
+@pytest.mark.fault(20, "fork after open")
 def test_a_forked_child_has_no_producer(tmp_path):
     done = run(
         """

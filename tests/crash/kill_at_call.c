@@ -8,7 +8,7 @@
  *
  * calls: letters of those that count: o open, c open that creates, w write, s fsync and fdatasync, t truncate,
  * r rename, u unlink and rmdir, m mkdir. action: -1 dies before the call, -2 dies half-way through a write, -3 a write
- * or read does only half, else the errno to fail with. */
+ * or read does only half, -4 takes a quarter of a second longer, else the errno to fail with. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -21,9 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { PATH_BYTES = 4096, KILL = -1, KILL_HALF_WAY = -2, SHORT = -3 };
+enum { PATH_BYTES = 4096, KILL = -1, KILL_HALF_WAY = -2, SHORT = -3, DELAY = -4, DELAY_MS = 250 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static char armed_directory[PATH_BYTES];
@@ -99,6 +100,11 @@ static int action_for(char call, const char *path) {
     }
     pthread_mutex_unlock(&mutex);
     if (action == KILL) _exit(42);
+    if (action == DELAY) {
+        struct timespec delay = {.tv_sec = 0, .tv_nsec = DELAY_MS * 1000000L};
+        nanosleep(&delay, NULL);
+        return 0;
+    }
     return action;
 }
 

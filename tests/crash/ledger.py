@@ -80,6 +80,9 @@ class Ledger:
         for line in lines:
             getattr(self, "_" + line.split()[0])(*line.split()[1:])
 
+    def _nothing(self) -> None:
+        pass
+
     def _trying(self, topic: str, identity: str) -> None:
         self.tried.add((topic, identity))
 
@@ -154,11 +157,14 @@ class Book:
         number = self._numbers[writer] = self._numbers.get(writer, -1) + 1
         return f"{writer}/{number}", value_of(writer, number)
 
-    def append(self, log, writer: str = "w", durability: str = "flushed") -> tuple[int, str]:
+    def append(
+        self, log, writer: str = "w", durability: str = "flushed", survives: str = "flushed"
+    ) -> tuple[int, str]:
+        """``survives``: the level that is promised; ``appended`` where only the process is killed."""
         identity, value = self.next_value(writer)
         self.say(f"trying {log.topic} {identity}")
         offset = log.append(value, key_of(identity), durability=durability)
-        if durability == "flushed":
+        if durability in ("flushed", survives):
             self.say(f"appended {log.topic} {offset} {identity}")
         return offset, identity
 

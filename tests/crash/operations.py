@@ -2,6 +2,8 @@
 
     python operations.py kill OPERATION CALLS ACTION FOLDER     dies at the first call, the second, ...
     python operations.py fail OPERATION CALLS ERRNO FOLDER      the first call fails, the second, ...
+    python operations.py fail_for_ever OPERATION CALLS ERRNO FOLDER     that call and all later ones, for a while
+    python operations.py record_recovery START FOLDER           writes down the calls of opening START, and closing
     python operations.py record OPERATION FOLDER                runs once and writes all calls down
 
 Each run has a folder of its own with ``data``, ``ledger`` and, for errors, ``outcome``.
@@ -351,13 +353,13 @@ def kill(operation: str, calls: str, action: int, folder: Path) -> None:
     run_each(operation, folder, run, int(os.environ.get("LOGSTORE_CRASH_STRIDE", "1")))
 
 
-def fail(operation: str, calls: str, action: int, folder: Path) -> None:
-    """Lets one call fail, then looks at the broker that goes on, and closes it."""
+def fail(operation: str, calls: str, action: int, folder: Path, *, sticky: bool = False) -> None:
+    """Lets one call fail, or all from there on; then looks at the broker that goes on, and closes it."""
     shim = Shim()
 
     def run(n: int, place: Path, book: Book) -> int:
         outcome: dict[str, object] = {"n": n, "phase": "open"}
-        shim.arm(str(place / "data"), calls, n, action)
+        shim.arm(str(place / "data"), calls, n, action, sticky=sticky)
         broker = None
         try:
             broker = logstore.open(place / "data")
@@ -393,7 +395,12 @@ def fail(operation: str, calls: str, action: int, folder: Path) -> None:
         return 0
 
     # Reads count as well here, and there are many of them.
-    run_each(operation, folder, run, int(os.environ.get("LOGSTORE_CRASH_STRIDE", "1" if calls == "s" else "4")))
+    default = "1" if calls == "s" else "16" if sticky else "4"
+    run_each(operation, folder, run, int(os.environ.get("LOGSTORE_CRASH_STRIDE", default)))
+
+
+def fail_for_ever(operation: str, calls: str, action: int, folder: Path) -> None:
+    fail(operation, calls, action, folder, sticky=True)
 
 
 def record(operation: str, folder: Path) -> None:
@@ -407,14 +414,24 @@ def record(operation: str, folder: Path) -> None:
         OPERATIONS[operation][1](book, broker)
 
 
+def record_recovery(start: Path, folder: Path) -> None:
+    shim = Shim()
+    shutil.copytree(start, folder / "data")
+    shim.record(str(folder / "data"), str(folder / "calls"))
+    with logstore.open(folder / "data"):
+        pass
+
+
 def main() -> None:
     what, operation, *rest, folder = sys.argv[1:]
     if what == "record":
         record(operation, Path(folder))
+    elif what == "record_recovery":
+        record_recovery(Path(operation), Path(folder))
     else:
         calls, action = rest
         number = int(action) if action.lstrip("-").isdigit() else getattr(errno, action)
-        {"kill": kill, "fail": fail}[what](operation, calls, number, Path(folder))
+        {"kill": kill, "fail": fail, "fail_for_ever": fail_for_ever}[what](operation, calls, number, Path(folder))
 
 
 if __name__ == "__main__":

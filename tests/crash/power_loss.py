@@ -1,8 +1,9 @@
 """The states a disk may be in after a power cut, from a record of all file operations.
 
 The model: a file's bytes reach the disk by 512-byte sectors or 4096-byte pages, each at any version since the file was
-synced last, in any order, and its size likewise, so that it may run ahead of the data; names (of files made, renamed,
-removed) reach it when their directory is synced, before that each or not, in order for each name. A rename is atomic.
+synced last, in any order, and its size likewise, so that it may run ahead of the data, with zeros or garbage there; names
+(of files made, renamed, removed) reach it when their directory is synced, before that each or not, in order for each name.
+A rename is atomic.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import random
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+
+# Each is tried once at every moment; then come random ones.
+POLICIES = ("nothing", "everything", "sizes", "names", "data", "garbage")
 
 
 class Call(NamedTuple):
@@ -110,10 +114,10 @@ class Disk:
     def states(self, chance: random.Random, count: int) -> Iterator[tuple[str, dict[str, bytes | None]]]:
         """Description and content of directories (None) and files."""
         for number in range(count):
-            policy = ("nothing", "everything", "sizes", "names", "data")[number] if number < 5 else "random"
+            policy = POLICIES[number] if number < len(POLICIES) else "random"
             names = dict(self.durable_names)
             for call, made in self.pending_names:
-                if policy in ("everything", "names") or (policy == "random" and chance.random() < 0.6):
+                if policy in ("everything", "names", "garbage") or (policy == "random" and chance.random() < 0.6):
                     _apply_name(names, call, made)
             unit = chance.choice((512, 4096))
             state: dict[str, bytes | None] = {}
@@ -147,6 +151,10 @@ def _content(file: _File, policy: str, unit: int, chance: random.Random) -> byte
         return versions[-1]
     if policy == "sizes":  # the length came, the data did not
         return versions[0][: len(versions[-1])].ljust(len(versions[-1]), b"\0")
+    if policy == "garbage":  # from somewhere behind what was synced, the disk has what was there before
+        whole = len(versions[-1])
+        cut = chance.randint(min(len(versions[0]), whole), whole)
+        return versions[-1][:cut] + chance.randbytes(whole - cut)
     if chance.random() < 0.4:  # in order
         return chance.choice(versions)
     size = len(chance.choice(versions))

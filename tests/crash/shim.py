@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-KILL, KILL_HALF_WAY, SHORT = -1, -2, -3
+KILL, KILL_HALF_WAY, SHORT, DELAY = -1, -2, -3, -4
 EXIT_KILLED = 42
 
 
@@ -20,7 +20,7 @@ def build(folder: Path) -> Path:
     """The compiled shim; skips the test, loudly, where there is no compiler or no Linux."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not sys.platform.startswith("linux") or compiler is None:
-        pytest.skip("failing file operations needs Linux and a C compiler")
+        pytest.skip("NOT TESTED: file operations that fail or kill; that needs Linux and a C compiler")
     library = folder / "kill_at_call.so"
     if not library.exists():
         subprocess.run(
@@ -29,10 +29,12 @@ def build(folder: Path) -> Path:
     return library
 
 
-def environment(library: Path) -> dict[str, str]:
-    """For a process under the shim."""
-    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)]))
-    return {**os.environ, "LD_PRELOAD": preload, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+def environment(library: Path | None) -> dict[str, str]:
+    """For a process under the shim; None for one without it."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    if library is not None:
+        environment["LD_PRELOAD"] = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), str(library)]))
+    return environment
 
 
 class Shim:

@@ -78,6 +78,9 @@ NAMES = ["00000000000000000000.log", "last.log", "00000000000000000000.index", "
 
 @pytest.mark.parametrize("read_only", [True, False], ids=["read_only", "writable"])
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.fault(11, "a bit flipped in a record")
+@pytest.mark.fault(14, "index missing, damaged, stale")
+@pytest.mark.fault(16, "checkpoint or metadata damaged")
 def test_a_flipped_bit_in_every_byte(name: str, read_only: bool, work: Path) -> None:
     folder = work / "data"
     make(folder)
@@ -105,6 +108,7 @@ def test_a_flipped_bit_in_every_byte(name: str, read_only: bool, work: Path) -> 
                 shutil.copytree(pristine, folder)
 
 
+@pytest.mark.fault(16, "checkpoint or metadata damaged")
 def test_a_flipped_bit_in_the_topics_file_keeps_the_records(work: Path) -> None:
     folder = work / "data"
     make(folder)

@@ -15,14 +15,20 @@ from ledger import check_promises, read_ledger
 from operations import OPERATIONS
 
 CALLS = {"EIO": "cowpstrum", "ENOSPC": "cwtrm", "EMFILE": "co", "EINTR": "wpst", "SHORT": "wp"}
+# No space for good. (Cutting a file back needs none; where even that is refused, the log is closed for writing.)
+CALLS_FOR_EVER = {**CALLS, "ENOSPC": "cwrm", "EDQUOT": "cwrm"}
+MOST = ("append", "roll", "truncate", "advance", "retain", "compact", "erase", "commit_offsets", "recover", "recover_swap")
+FOR_EVER = [(error, operation) for error in ("EIO", "ENOSPC") for operation in MOST]
+FOR_EVER += [(error, operation) for error in ("EDQUOT", "EMFILE", "SHORT") for operation in ("append", "roll", "compact")]
 # Deleting and making topics opens many logs; their I/O is that of the other operations.
 LOG_OPERATIONS = [name for name in OPERATIONS if not name.endswith("topics")]
 
 
-def outcomes(library: Path, work: Path, operation: str, error: str) -> list[dict]:
+def outcomes(library: Path, work: Path, operation: str, error: str, *, for_ever: bool = False) -> list[dict]:
     action = str(shim.SHORT) if error == "SHORT" else error
+    how, calls = ("fail_for_ever", CALLS_FOR_EVER[error]) if for_ever else ("fail", CALLS[error])
     subprocess.run(
-        [sys.executable, shim.HERE / "operations.py", "fail", operation, CALLS[error], action, work],
+        [sys.executable, shim.HERE / "operations.py", how, operation, calls, action, work],
         env=shim.environment(library), check=True, stderr=subprocess.DEVNULL,
     )
     found = []
@@ -39,6 +45,8 @@ def outcomes(library: Path, work: Path, operation: str, error: str) -> list[dict
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.fault(7, "fsync fails")
+@pytest.mark.fault(8, "a write fails, is cut short, is interrupted")
 def test_an_input_output_error_loses_nothing(operation: str, library: Path, work: Path) -> None:
     for outcome in outcomes(library, work, operation, "EIO"):
         if "error" in outcome:
@@ -53,6 +61,7 @@ def test_an_input_output_error_loses_nothing(operation: str, library: Path, work
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.fault(9, "disk full, no inodes, over quota")
 def test_a_full_disk_is_said_and_passes(operation: str, library: Path, work: Path) -> None:
     for outcome in outcomes(library, work, operation, "ENOSPC"):
         if "error" in outcome:
@@ -63,6 +72,7 @@ def test_a_full_disk_is_said_and_passes(operation: str, library: Path, work: Pat
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.fault(10, "too many open files")
 def test_too_many_open_files_is_said_and_passes(operation: str, library: Path, work: Path) -> None:
     for outcome in outcomes(library, work, operation, "EMFILE"):
         if "error" in outcome:
@@ -75,11 +85,30 @@ def test_too_many_open_files_is_said_and_passes(operation: str, library: Path, w
 
 @pytest.mark.parametrize("operation", LOG_OPERATIONS)
 @pytest.mark.parametrize("error", ["EINTR", "SHORT"])
+@pytest.mark.fault(8, "a write fails, is cut short, is interrupted")
 def test_interrupted_and_short_calls_are_finished(operation: str, error: str, library: Path, work: Path) -> None:
     for outcome in outcomes(library, work, operation, error):
         assert "error" not in outcome, outcome
 
 
+@pytest.mark.parametrize(("error", "operation"), FOR_EVER)
+@pytest.mark.fault(8, "a write fails, is cut short, is interrupted")
+@pytest.mark.fault(9, "disk full, no inodes, over quota")
+@pytest.mark.fault(10, "too many open files")
+def test_a_disk_that_goes_on_failing_loses_nothing(error: str, operation: str, library: Path, work: Path) -> None:
+    """From one call on all fail, until the disk is sound again: `outcomes` holds the directory against the ledger."""
+    expected = {"EIO": "StorageFailureError", "EMFILE": "StorageFailureError"}.get(error, "DiskFullError")
+    for outcome in outcomes(library, work, operation, error, for_ever=True):
+        if error == "SHORT":
+            assert "error" not in outcome, outcome
+        elif "error" in outcome:
+            assert outcome["error"] == expected, outcome
+        assert outcome.get("readable", True), outcome
+        if error != "EIO" and operation in ("append", "roll", "recover"):
+            assert outcome.get("appends_again", True), outcome
+
+
+@pytest.mark.fault(7, "fsync fails")
 def test_a_failed_fsync_closes_the_log_for_writing(library: Path, work: Path) -> None:
     found = outcomes_of_syncs(library, work)
     closed = [outcome for outcome in found if outcome.get("writable") is False]

@@ -30,10 +30,14 @@ def run_and_check(library: Path, work: Path, operation: str, calls: str, action:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.fault(1, "kill -9 in an append")
+@pytest.mark.fault(17, "crash in compaction, retention, roll, truncation, repair, backup, recovery, close")
 def test_killed_before_every_call(operation: str, library: Path, work: Path) -> None:
     assert run_and_check(library, work, operation, CHANGES, shim.KILL) > 20
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.fault(1, "kill -9 in an append")
+@pytest.mark.fault(17, "crash in compaction, retention, roll, truncation, repair, backup, recovery, close")
 def test_killed_half_way_through_every_write(operation: str, library: Path, work: Path) -> None:
     assert run_and_check(library, work, operation, "w", shim.KILL_HALF_WAY) > 5

@@ -89,6 +89,9 @@ HARMLESS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("read_only", [True, False], ids=["read_only", "writable"])
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.timeout(20)
+@pytest.mark.fault(13, "lost, misplaced, stale or swapped blocks and files")
+@pytest.mark.fault(15, "segment missing, cut or doubled")
+@pytest.mark.fault(31, "link, FIFO, directory in a file's place")
 def test_what_is_missing_is_said(damage: str, read_only: bool, work: Path) -> None:
     folder = work / "data"
     make(folder)
@@ -107,6 +110,10 @@ def test_what_is_missing_is_said(damage: str, read_only: bool, work: Path) -> No
 @pytest.mark.parametrize("read_only", [True, False], ids=["read_only", "writable"])
 @pytest.mark.parametrize("change", HARMLESS)
 @pytest.mark.timeout(20)
+@pytest.mark.fault(14, "index missing, damaged, stale")
+@pytest.mark.fault(16, "checkpoint or metadata damaged")
+@pytest.mark.fault(31, "link, FIFO, directory in a file's place")
+@pytest.mark.fault(35, "strangers' files")
 def test_what_can_be_done_without_costs_nothing(change: str, read_only: bool, work: Path) -> None:
     folder = work / "data"
     make(folder)
@@ -119,6 +126,7 @@ def test_what_can_be_done_without_costs_nothing(change: str, read_only: bool, wo
         assert len({path.name for path in (folder / "t-0").iterdir()} - before) == 5, "strangers are left alone"
 
 
+@pytest.mark.fault(15, "segment missing, cut or doubled")
 def test_a_partition_whose_directory_is_gone_is_not_made_anew_in_silence(work: Path) -> None:
     folder = work / "data"
     make(folder)

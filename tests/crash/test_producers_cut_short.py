@@ -87,6 +87,7 @@ def check(directory: Path, lines: list[str]) -> None:
 
 
 @pytest.mark.parametrize("operation", ["transactions", "deletion"])
+@pytest.mark.fault(42, "producers sent twice, transactions cut short")
 def test_killed_before_every_call(operation: str, library: Path, work: Path) -> None:
     subprocess.run(
         [sys.executable, shim.HERE / "producer_operations.py", "kill", operation, "cwstrum", str(shim.KILL), work],
@@ -104,6 +105,7 @@ def test_killed_before_every_call(operation: str, library: Path, work: Path) -> 
 
 
 @pytest.mark.parametrize("operation", ["transactions", "deletion"])
+@pytest.mark.fault(42, "producers sent twice, transactions cut short")
 def test_a_power_cut_at_any_moment(operation: str, library: Path, work: Path) -> None:
     subprocess.run(
         [sys.executable, shim.HERE / "producer_operations.py", "record", operation, work],

@@ -68,6 +68,7 @@ WRITER = """
 """
 
 
+@pytest.mark.fault(19, "two writers")
 def test_a_second_writer_is_refused_by_name(run, tmp_path: Path) -> None:
     writer = run(WRITER, tmp_path / "data")
     assert writer.says() == "open"
@@ -77,6 +78,7 @@ def test_a_second_writer_is_refused_by_name(run, tmp_path: Path) -> None:
     assert writer.says() == "0"
 
 
+@pytest.mark.fault(19, "two writers")
 def test_a_second_writer_in_the_same_process_is_refused(tmp_path: Path) -> None:
     with logstore.open(tmp_path / "data") as broker:
         broker.create_topic("t").append(b"x")
@@ -88,6 +90,7 @@ def test_a_second_writer_in_the_same_process_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.fault(1, "kill -9 in an append")
 def test_a_writer_that_dies_leaves_the_lock_free_and_its_records(run, number: int, tmp_path: Path) -> None:
     writer = run(WRITER, tmp_path / "data")
     assert writer.says() == "open"
@@ -139,6 +142,7 @@ def test_readers_of_another_process_see_new_topics_and_what_goes(run, tmp_path: 
                 reader.topic("first").append(b"no")
 
 
+@pytest.mark.fault(20, "fork after open")
 def test_a_forked_child_leaves_the_parents_log_alone(tmp_path: Path) -> None:
     with logstore.open(tmp_path / "data") as broker:
         topic = broker.create_topic("t")
@@ -171,6 +175,8 @@ def test_a_forked_child_leaves_the_parents_log_alone(tmp_path: Path) -> None:
         assert [record.value for record in broker.topic("t").read()] == [b"before", b"open batch", b"parent"]
 
 
+@pytest.mark.fault(19, "two writers")
+@pytest.mark.fault(20, "fork after open")
 def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(run, tmp_path: Path) -> None:
     parent = run("""
         import os, sys, time, logstore
@@ -190,6 +196,7 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(run, tmp_path: 
         assert len(list(broker.topic("t").read())) == 1
 
 
+@pytest.mark.fault(26, "end of the interpreter")
 def test_leaving_the_interpreter_writes_what_was_buffered(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import sys, logstore\ntopic = logstore.open(sys.argv[1]).create_topic('t')\n"
@@ -212,6 +219,7 @@ def _state_of(folder: Path) -> dict[str, tuple[int, int, bytes | None]]:
 
 
 @pytest.mark.parametrize("end", ["closed", "torn"])
+@pytest.mark.fault(32, "no permission, read-only media")
 def test_reading_only_writes_nothing(end: str, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with logstore.open(folder) as broker:
@@ -238,6 +246,7 @@ def test_reading_only_writes_nothing(end: str, tmp_path: Path) -> None:
             path.chmod(mode)
 
 
+@pytest.mark.fault(32, "no permission, read-only media")
 def test_read_only_media_say_so(tmp_path: Path) -> None:
     """A file system mounted read-only; needs root."""
     folder = tmp_path / "data"
@@ -245,7 +254,7 @@ def test_read_only_media_say_so(tmp_path: Path) -> None:
         broker.create_topic("t").append(b"x")
     mounted = subprocess.run(["mount", "--bind", folder, folder], capture_output=True)
     if mounted.returncode != 0:
-        pytest.skip("mounting needs root")
+        pytest.skip("NOT TESTED: read-only media; mounting needs root")
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
         with logstore.open(folder, read_only=True) as broker:

@@ -468,6 +468,7 @@ PREFIXES = {
 
 @settings(max_examples=400, deadline=None)
 @given(st.data())
+@pytest.mark.fault(29, "decompression bombs")
 def test_arbitrary_bytes_decode_within_the_limit_or_are_refused(data):
     codec = data.draw(st.sampled_from(COMPRESSED))
     prefix = data.draw(st.sampled_from(PREFIXES[codec]))
@@ -525,6 +526,7 @@ BOMBS = bombs()
 @pytest.mark.parametrize(
     ("codec", "stream"), [bomb[1:] for bomb in BOMBS], ids=[b[0] for b in BOMBS]
 )
+@pytest.mark.fault(29, "decompression bombs")
 def test_bomb_is_refused_in_bounded_memory(codec, stream):
     limit = 1 << 20
     codecs.decompress(codec, codecs.compress(codec, b"load the package first"), limit)
@@ -540,6 +542,7 @@ def test_bomb_is_refused_in_bounded_memory(codec, stream):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads VmHWM, which only Linux has")
+@pytest.mark.fault(29, "decompression bombs")
 def test_bombs_do_not_grow_the_process(tmp_path):
     """Allocations of the compression libraries count here; tracemalloc does not see them."""
     for number, (_, codec, stream) in enumerate(BOMBS):

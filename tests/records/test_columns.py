@@ -277,6 +277,7 @@ BAD = [vector for vector in INDEX["vectors"] if refused_by_its_records(vector)]
 
 
 @pytest.mark.parametrize("vector", BAD, ids=lambda vector: vector["name"])
+@pytest.mark.fault(28, "hostile lengths and counts")
 def test_records_that_do_not_parse_under_a_right_crc(tmp_path, vector):
     data = bytearray((VECTORS / vector["file"]).read_bytes())
     batch = RecordBatch.validated(bytes(data))
@@ -306,6 +307,7 @@ def test_the_position_of_a_bad_record_is_where_it_stands(tmp_path):
     assert caught.value.position == 61
 
 
+@pytest.mark.fault(24, "a file cut or unreadable under a reader")
 def test_a_cut_off_file_raises(tmp_path):
     log = MadeLog(tmp_path)
     log.add_rows(make_rows(0, 4))
@@ -317,6 +319,7 @@ def test_a_cut_off_file_raises(tmp_path):
         scan(state)
 
 
+@pytest.mark.fault(23, "views that outlive their log")
 def test_a_closed_log_is_refused_but_what_was_read_stays(tmp_path):
     log = MadeLog(tmp_path)
     rows = make_rows(0, 40_000)
@@ -432,6 +435,7 @@ def test_batches_behind_the_log_end_offset_are_not_read(tmp_path):
     assert rows_of(next(cursor)) == make_rows(3, 3)
 
 
+@pytest.mark.fault(28, "hostile lengths and counts")
 def test_hostile_counts_allocate_nothing(tmp_path):
     """Two billion records are claimed under a right CRC; the bytes can't hold them."""
     code = f"""

@@ -74,6 +74,7 @@ def test_a_record_larger_than_a_batch_gets_one_of_its_own(open_log):
 # ---- timestamps -------------------------------------------------------------------------------
 
 
+@pytest.mark.fault(33, "a clock that jumps, timestamps that lie")
 def test_timestamps_out_of_bounds_are_refused(open_log):
     log = open_log(
         message_timestamp_before_max_ms=1000, message_timestamp_after_max_ms=500,

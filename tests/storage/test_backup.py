@@ -201,6 +201,7 @@ def test_a_damaged_log_is_not_backed_up(number: int, source: Path, tmp_path: Pat
     assert len(content(tmp_path / "restored")) == COUNT
 
 
+@pytest.mark.fault(11, "a bit flipped in a record")
 def test_every_flipped_byte_of_a_backup_is_found(source: Path, tmp_path: Path) -> None:
     backup_directory(str(source), str(tmp_path / "backup"), ["orders"])
     files = [*sorted((tmp_path / "backup").rglob("*.log"))[:1], *sorted((tmp_path / "backup").rglob("*.manifest"))]
@@ -255,6 +256,7 @@ def test_committed_offsets_come_along_and_are_never_ahead(source: Path, tmp_path
             assert not consumer.poll(0.1)
 
 
+@pytest.mark.fault(17, "crash in compaction, retention, roll, truncation, repair, backup, recovery, close")
 def test_a_crash_at_every_file_operation_of_a_backup(source: Path, tmp_path: Path) -> None:
     backup = tmp_path / "backup"
     backup_directory(str(source), str(backup), ["orders"], keep=1)
@@ -285,6 +287,7 @@ def test_a_crash_at_every_file_operation_of_a_backup(source: Path, tmp_path: Pat
     assert number > 12
 
 
+@pytest.mark.fault(17, "crash in compaction, retention, roll, truncation, repair, backup, recovery, close")
 def test_a_crash_at_every_file_operation_of_a_restore(source: Path, tmp_path: Path) -> None:
     backup_directory(str(source), str(tmp_path / "backup"))
     number = 0

@@ -42,6 +42,7 @@ def append_without_end(log, value):
 
 
 @pytest.mark.parametrize("level", ["appended", "flushed"])
+@pytest.mark.fault(9, "disk full, no inodes, over quota")
 def test_a_full_disk_refuses_and_goes_on_when_there_is_space(small_disk, level):
     log = Log(small_disk / "orders-0", TopicConfig(), durability=level)
     log.append(b"before")
@@ -64,6 +65,7 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_space(small_disk, level):
         assert [record.value for record in log.read()][-1] == b"after"
 
 
+@pytest.mark.fault(9, "disk full, no inodes, over quota")
 def test_buffered_records_wait_for_space(small_disk):
     config = TopicConfig(logstore_linger_ms="1h")
     log = Log(small_disk / "orders-0", config, durability="buffered")
@@ -80,6 +82,7 @@ def test_buffered_records_wait_for_space(small_disk):
     log.close()
 
 
+@pytest.mark.fault(9, "disk full, no inodes, over quota")
 def test_rolling_on_a_full_disk(small_disk):
     config = TopicConfig(segment_bytes=1024)
     log = Log(small_disk / "orders-0", config, durability="appended")
@@ -95,6 +98,7 @@ def test_rolling_on_a_full_disk(small_disk):
         assert [record.offset for record in log.read()] == list(range(appended + 5))
 
 
+@pytest.mark.fault(9, "disk full, no inodes, over quota")
 def test_closing_on_a_full_disk_keeps_everything(small_disk):
     log = Log(small_disk / "orders-0", TopicConfig(index_interval_bytes=0), durability="appended")
     log.append_many([bytes(100)] * 100)

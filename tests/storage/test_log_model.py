@@ -14,7 +14,7 @@ from log_machine import LogMachine
 
 PROGRAMS = int(os.environ.get("LOGSTORE_MODEL_PROGRAMS", "400"))
 
-TestLogModel = pytest.mark.slow(LogMachine.TestCase)
+TestLogModel = pytest.mark.fault(2, "power loss")(pytest.mark.slow(LogMachine.TestCase))
 TestLogModel.settings = settings(
     max_examples=PROGRAMS,
     stateful_step_count=30,

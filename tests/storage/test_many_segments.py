@@ -40,6 +40,7 @@ print(written, len(os.listdir("/proc/self/fd")))
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="NOT TESTED: this system has no /proc")
+@pytest.mark.fault(10, "too many open files")
 def test_a_log_of_more_segments_than_descriptors_is_written_and_read(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, tmp_path / "orders-0"], capture_output=True, text=True, check=False

@@ -346,7 +346,7 @@ class ProducerMachine(RuleBasedStateMachine):
                 ] == expected  # fmt: skip
 
 
-TestProducers = ProducerMachine.TestCase
+TestProducers = pytest.mark.fault(42, "producers sent twice, transactions cut short")(ProducerMachine.TestCase)
 TestProducers.settings = settings(
     max_examples=int(os.environ.get("LOGSTORE_MODEL_EXAMPLES", "40")),
     stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck),

@@ -152,6 +152,7 @@ def test_a_damaged_batch(number: int, batch: int, directory: Path) -> None:
 
 @pytest.mark.parametrize("at", range(17))
 @pytest.mark.parametrize("number", [1, -1])
+@pytest.mark.fault(12, "a bit flipped where no CRC is")
 def test_what_no_crc_covers_is_mended(at: int, number: int, directory: Path) -> None:
     """Base offset, length, epoch and magic follow from what stands around, and the CRC says that the rest is right."""
     path = segment_paths(directory)[number]
@@ -314,6 +315,7 @@ def test_damage_of_many_kinds_at_once(tmp_path: Path) -> None:
             raise
 
 
+@pytest.mark.fault(36, "files of a newer version")
 def test_a_newer_versions_checkpoint_is_left_alone(directory: Path) -> None:
     from logstore._native.checksum import crc32c
 
@@ -342,6 +344,7 @@ def test_the_log_start_stays_where_it_was(tmp_path: Path) -> None:
     check_repaired(directory, lost | set(range(42)), set())
 
 
+@pytest.mark.fault(7, "fsync fails")
 def test_after_a_failed_fsync_what_was_not_on_disk_is_written_again(directory: Path) -> None:
     file = CheckpointFile(str(directory / "logstore.checkpoint"))
     state = file.read()
@@ -365,6 +368,7 @@ def test_indexes_come_back_as_they_were(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("by_open", [False, True])
+@pytest.mark.fault(17, "crash in compaction, retention, roll, truncation, repair, backup, recovery, close")
 def test_a_crash_at_every_file_operation(by_open: bool, directory: Path, tmp_path: Path) -> None:
     first, second, third = segment_paths(directory)[:3]
     contents = first.read_bytes(), second.read_bytes()
@@ -400,6 +404,7 @@ def test_a_crash_at_every_file_operation(by_open: bool, directory: Path, tmp_pat
     assert number > 30
 
 
+@pytest.mark.fault(17, "crash in compaction, retention, roll, truncation, repair, backup, recovery, close")
 def test_a_crash_while_the_repair_is_finished(directory: Path, tmp_path: Path) -> None:
     path = segment_paths(directory)[1]
     lost = offsets(path, 1)

@@ -112,6 +112,7 @@ def test_a_compacted_topic_keeps_everything_else():
 # ---- a timestamp in the future -----------------------------------------------------------------------
 
 
+@pytest.mark.fault(33, "a clock that jumps, timestamps that lie")
 def test_a_far_future_timestamp_is_named_and_what_it_shields():
     facts = facts_of((100, -40 * DAY_MS), (100, 9 * DAY_MS), (100, 0))
     plan = retention_plan(facts, RetentionPolicy(retention_ms=7 * DAY_MS), NOW_MS)

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -188,5 +189,5 @@ class RetentionMachine(RuleBasedStateMachine):
                 assert last_found.get(key, entry) == entry, "a tombstone may go, but what it deleted stays gone"
 
 
-TestRetentionMachine = RetentionMachine.TestCase
+TestRetentionMachine = pytest.mark.fault(18, "compaction takes too much")(RetentionMachine.TestCase)
 TestRetentionMachine.settings = settings(max_examples=EXAMPLES, stateful_step_count=30, deadline=None)

@@ -9,6 +9,8 @@ import textwrap
 import threading
 from pathlib import Path
 
+import pytest
+
 import logstore
 from logstore.errors import OffsetOutOfRangeError
 from logstore.storage.retention import RetentionPolicy, retention_plan
@@ -28,6 +30,7 @@ def retain(log, kept_records: int) -> None:
     log._deleted_files.unlink()
 
 
+@pytest.mark.fault(21, "readers while segments are deleted or replaced")
 def test_what_readers_hold_outlives_the_files(open_log):
     log = open_log(segment_bytes=4096)
     for offset in range(200):
@@ -47,6 +50,7 @@ def test_what_readers_hold_outlives_the_files(open_log):
     assert [bytes(record.value) for record in records] == [value_of(record.offset) for record in records]
 
 
+@pytest.mark.fault(21, "readers while segments are deleted or replaced")
 def test_readers_in_step_with_deletion_never_see_a_wrong_byte(open_log):
     """Threads read from wherever the log starts while it is appended to and trimmed."""
     log = open_log(segment_bytes=4096)
@@ -116,6 +120,7 @@ with logstore.open(sys.argv[1], read_only=True) as broker:
 """
 
 
+@pytest.mark.fault(21, "readers while segments are deleted or replaced")
 def test_a_reader_of_another_process_is_told_and_goes_on(tmp_path: Path):
     count = 1000
     with logstore.open(tmp_path / "data", durability="appended", housekeeping=False) as broker:

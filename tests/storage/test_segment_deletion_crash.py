@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
 
@@ -14,6 +16,7 @@ def kill(log: Log) -> None:
     log._let_go()
 
 
+@pytest.mark.fault(17, "crash in compaction, retention, roll, truncation, repair, backup, recovery, close")
 def test_a_segment_removed_at_open_is_not_missed_at_the_next(tmp_path):
     path = tmp_path / "orders-0"
     with Log(path, SETTINGS, durability="appended") as log:

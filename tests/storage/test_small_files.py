@@ -50,6 +50,7 @@ def test_newest_slot_counts(checkpoint_path):
     assert os.path.getsize(checkpoint_path) <= 2 * SLOT_BYTES
 
 
+@pytest.mark.fault(16, "checkpoint or metadata damaged")
 def test_a_torn_slot_leaves_the_other(checkpoint_path):
     file = CheckpointFile(checkpoint_path)
     file.write(state(1))
@@ -78,12 +79,14 @@ def test_what_replaces_a_state_is_in_both_slots(checkpoint_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"x", bytes(100), bytes(2 * SLOT_BYTES), b"LSCP" * 3000])
+@pytest.mark.fault(16, "checkpoint or metadata damaged")
 def test_a_damaged_checkpoint_is_none(checkpoint_path, data):
     with open(checkpoint_path, "wb") as out:
         out.write(data)
     assert read(checkpoint_path) is None
 
 
+@pytest.mark.fault(36, "files of a newer version")
 def test_a_newer_checkpoint_is_refused(checkpoint_path):
     from logstore._native.checksum import crc32c
 
@@ -236,6 +239,7 @@ def test_topic_names(name):
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "x" * 250, "a/b", "a b", "\u00e4", "a\n", "a\0", "../x", None, 5])
+@pytest.mark.fault(30, "hostile topic names")
 def test_what_is_no_topic_name(name):
     with pytest.raises(InvalidRequestError, match="topic name"):
         layout.check_topic_name(name)
@@ -312,6 +316,7 @@ def test_an_owner_that_left_no_name(tmp_path, text):
     lock.release()
 
 
+@pytest.mark.fault(31, "link, FIFO, directory in a file's place")
 def test_a_lock_that_is_no_file(tmp_path):
     (tmp_path / ".lock").mkdir()
     with pytest.raises(StorageFailureError):

@@ -60,6 +60,8 @@ NAMES = ["first.log", "last.log", "first.index", "last.index", "first.timeindex"
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.fault(11, "a bit flipped in a record")
+@pytest.mark.fault(12, "a bit flipped where no CRC is")
 def test_a_flipped_bit_in_every_byte_is_found(name: str, directory: Path) -> None:
     segments = segment_paths(directory)
     name = name.replace("first", segments[0].stem).replace("last", segments[-1].stem)
@@ -99,6 +101,7 @@ def stored_batches_of(content: bytes) -> list[tuple[int, int, int, int]]:
         return [tuple(batch) for batch in stored_batches(Path(file.name))]
 
 
+@pytest.mark.fault(12, "a bit flipped where no CRC is")
 def test_headers_alone_show_what_is_outside_of_the_crcs(directory: Path) -> None:
     """Without reading the records: the digest is over the headers."""
     path = segment_paths(directory)[1]
@@ -118,6 +121,7 @@ def test_headers_alone_show_what_is_outside_of_the_crcs(directory: Path) -> None
 
 @pytest.mark.parametrize("number", [0, 1, -2, -1])
 @pytest.mark.parametrize("deep", [True, False])
+@pytest.mark.fault(15, "segment missing, cut or doubled")
 def test_a_segment_cut_anywhere(number: int, deep: bool, directory: Path) -> None:
     path = segment_paths(directory)[number]
     original = path.read_bytes()
@@ -131,6 +135,7 @@ def test_a_segment_cut_anywhere(number: int, deep: bool, directory: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [0, 1, -1])
+@pytest.mark.fault(15, "segment missing, cut or doubled")
 def test_a_missing_segment(number: int, directory: Path) -> None:
     path = segment_paths(directory)[number]
     batches = stored_batches(path)
@@ -159,6 +164,7 @@ def test_a_missing_segment_of_a_log_with_gaps(tmp_path: Path) -> None:
     assert (damage.first_offset, damage.end_offset) == (batches[0].base_offset, batches[-1].last_offset + 1)
 
 
+@pytest.mark.fault(13, "lost, misplaced, stale or swapped blocks and files")
 def test_swapped_doubled_and_stale_segments(directory: Path) -> None:
     first, second = segment_paths(directory)[:2]
     contents = first.read_bytes(), second.read_bytes()

@@ -66,6 +66,7 @@ def test_close_wakes_a_reader_that_waits(tmp_path: Path) -> None:
     assert [type(error) for error in errors] == [logstore.ClosedError]
 
 
+@pytest.mark.fault(23, "views that outlive their log")
 def test_views_outlive_the_log(tmp_path: Path) -> None:
     with logstore.open(tmp_path / "data") as broker:
         topic = broker.create_topic("t")
@@ -81,6 +82,7 @@ def test_views_outlive_the_log(tmp_path: Path) -> None:
     del records, batches, columns
 
 
+@pytest.mark.fault(27, "many threads on one log")
 def test_close_while_others_append(tmp_path: Path) -> None:
     """What was acknowledged before the close is there; the others are told."""
     broker = logstore.open(tmp_path / "data", durability="appended")
@@ -107,6 +109,7 @@ def test_close_while_others_append(tmp_path: Path) -> None:
         assert sorted(acknowledged) == [record.offset for record in broker.topic("t").read()]
 
 
+@pytest.mark.fault(25, "signal or exception within a call")
 def test_an_interrupt_ends_a_wait_at_once(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import sys, time, logstore
@@ -139,6 +142,7 @@ def test_an_interrupt_ends_a_wait_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("level", ["flushed", "appended", "buffered"])
+@pytest.mark.fault(25, "signal or exception within a call")
 def test_a_signal_handler_that_raises_leaves_the_log_consistent(
     level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,8 @@ def write(log, writer: int, records: int = RECORDS) -> None:
             number += 1
 
 
+@pytest.mark.fault(22, "readers at the end while it grows or is cut")
+@pytest.mark.fault(27, "many threads on one log")
 def test_writers_of_all_levels_and_readers_that_follow(log) -> None:
     total = WRITERS * RECORDS
     followed: list[list[bytes]] = [[], []]
@@ -122,6 +124,7 @@ def test_writers_of_all_levels_and_readers_that_follow(log) -> None:
     assert len(log.segments) > 3
 
 
+@pytest.mark.fault(27, "many threads on one log")
 def test_a_topic_of_many_partitions(tmp_path: Path) -> None:
     with logstore.open(tmp_path / "data", durability="appended") as broker:
         topic = broker.create_topic("t", partitions=3, segment_bytes=16384)
@@ -143,6 +146,7 @@ def test_a_topic_of_many_partitions(tmp_path: Path) -> None:
         assert not broker.recovery_reports
 
 
+@pytest.mark.fault(27, "many threads on one log")
 def test_acknowledged_means_flushed_for_each_of_many(log) -> None:
     def write_flushed(writer: int) -> None:
         for number in range(40):
@@ -153,6 +157,7 @@ def test_acknowledged_means_flushed_for_each_of_many(log) -> None:
     check_whole([record.value for record in log.read()], WRITERS, 40)
 
 
+@pytest.mark.fault(22, "readers at the end while it grows or is cut")
 def test_readers_while_the_log_is_truncated(log) -> None:
     """They see a record at its offset, or an error; never one that came later under the same offset."""
     stop = threading.Event()
@@ -182,6 +187,7 @@ def test_readers_while_the_log_is_truncated(log) -> None:
     run_all(truncate, read, read)
 
 
+@pytest.mark.fault(21, "readers while segments are deleted or replaced")
 def test_readers_while_the_start_advances(log) -> None:
     stop = threading.Event()
     log.append_many([value_of(0, number) for number in range(3000)])
