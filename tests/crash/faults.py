@@ -69,7 +69,7 @@ FAULTS = {
     31: Fault("link, FIFO, directory in a file's place", "an error at once; nothing is followed, nothing hangs"),
     32: Fault("no permission, read-only media", "a clear error; reading needs no write"),
     33: Fault("a clock that jumps, timestamps that lie",
-         "offsets and order stay; nothing is deleted for a clock that ran ahead, as far as it can tell"),
+         "offsets and order stay, look-ups by time agree with a search; a clock that goes back deletes nothing"),
     34: Fault("bits that rot unread", "`verify` and the scrub read everything, at a limited rate, and say when"),
     35: Fault("strangers' files", "left alone"),
     36: Fault("files of a newer version", "refused by name; untouched"),
