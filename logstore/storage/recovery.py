@@ -269,7 +269,7 @@ def _scan_tail(
             else:
                 opened.report = _cut_tail(directory, segment, scan, bases[index + 1 :], writable=writable)
                 is_last = True
-        elif trusted and scan.valid_bytes == known.position and end_offset > known.flushed_offset:
+        elif trusted and known.is_clean and scan.valid_bytes == known.position and end_offset > known.flushed_offset:
             # No CRC covers a base offset, and in a log with gaps no neighbour contradicts the last one.
             opened.damage = opened.damage or CorruptDataError(
                 path, -1, "offsets go on behind the log's end", known.flushed_offset, end_offset,

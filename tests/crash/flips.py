@@ -2,7 +2,7 @@
 
 Three answers are possible: ``harmless`` (everything as before), ``told`` (an error, or a damage that the broker names), and
 ``told by verify``: Kafka's format has places that no checksum covers and no neighbour contradicts, where only a comparison
-with our digests tells. Those places are listed here, and in docs/durability.md. ``not told`` is left for ``.txnindex`` alone,
+with our digests tells. Those places are listed here, and in docs/durability.md. ``not told`` is left for ``.txnindex``,
 which has no checksum: which transactions of its segment were aborted is then what the file says.
 """
 
