@@ -171,6 +171,10 @@ static void take_entry(const ls_offset_index *index, size_t found, int64_t *offs
     *position = position_of(word);
 }
 
+size_t ls_offset_index_find(const ls_offset_index *index, int64_t target) {
+    return entries_up_to_offset(index, ls_offset_index_count(index), target);
+}
+
 void ls_offset_index_lookup(const ls_offset_index *index, int64_t target, int64_t *offset,
                             int32_t *position) {
     size_t count = ls_offset_index_count(index);

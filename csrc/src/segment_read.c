@@ -151,6 +151,73 @@ ls_status ls_segment_locate(ls_segment *segment, int64_t offset, ls_batch_locati
     return locate(segment, &scan, buffer, ls_segment_size_bytes(segment), offset, out, fault);
 }
 
+/* Where entry i stands, or the limit where there is none below it. */
+static int64_t entry_position_or(const ls_offset_index *index, size_t i, size_t count, int64_t limit) {
+    if (i >= count) return limit;
+    int64_t offset;
+    int32_t position;
+    ls_offset_index_entry(index, i, &offset, &position);
+    return position < limit ? position : limit;
+}
+
+void ls_segment_plan_fetch(ls_segment *segment, int64_t offset, bool expect_at_entry, ls_fetch_plan *out) {
+    int64_t limit = ls_segment_size_bytes(segment);
+    const ls_offset_index *index = segment->offset_index;
+    size_t count = ls_offset_index_count(index);
+    size_t below = offset > INT64_MIN ? ls_offset_index_find(index, offset - 1) : 0;
+    if (below > count) below = count; /* another was published meanwhile */
+    int64_t lower_offset = -1;
+    int32_t lower = 0;
+    if (below > 0) ls_offset_index_entry(index, below - 1, &lower_offset, &lower);
+    int64_t upper = entry_position_or(index, below, count, limit);
+    *out = (ls_fetch_plan){.position = lower,
+                           .after_offset = -1,
+                           .last_offset = lower_offset,
+                           .from_position = lower,
+                           .upto_position = upper};
+    if (lower >= limit) return;
+    int64_t size = upper - lower;
+    int64_t room = size;
+    if (upper < limit) {
+        room = entry_position_or(index, below + 1, count, limit) - upper;
+        if (expect_at_entry) {
+            int32_t position;
+            ls_offset_index_entry(index, below, &out->last_offset, &position);
+            out->position = upper;
+            out->after_offset = lower_offset;
+            size = room;
+        }
+    }
+    if (room < size) room = size;
+    if (size > LS_FETCH_BYTES_MAX) size = LS_FETCH_BYTES_MAX;
+    if (room > LS_FETCH_BYTES_MAX) room = LS_FETCH_BYTES_MAX;
+    out->size_bytes = (size_t)size;
+    out->room_bytes = (size_t)room;
+}
+
+ls_status ls_segment_fetch(ls_segment *segment, int64_t offset, const ls_fetch_plan *plan, uint8_t *buffer,
+                           ls_batch_location *out, const uint8_t **batch, ls_fault *fault) {
+    if (plan->size_bytes < LS_BATCH_HEADER_BYTES) return LS_END;
+    ls_scan scan;
+    ls_scan_init(&scan, segment, buffer, plan->size_bytes, plan->position, ls_segment_size_bytes(segment));
+    ls_status status = ls_scan_next(&scan, segment, out, fault);
+    if (status != LS_OK) return status;
+    if (plan->last_offset >= 0 && ls_batch_last_offset(&out->header) != plan->last_offset) return LS_END;
+    if (out->header.base_offset <= plan->after_offset) return LS_END;
+    scan.window.capacity = plan->room_bytes;
+    while (ls_batch_last_offset(&out->header) < offset) {
+        if (scan.position > plan->upto_position) return LS_END;
+        status = ls_scan_next(&scan, segment, out, fault);
+        if (status != LS_OK) return status;
+    }
+    int64_t size = ls_batch_size_bytes(&out->header);
+    if (out->header.base_offset > offset || size > (int64_t)plan->room_bytes) return LS_END;
+    size_t available;
+    status = ls_window_reach(&scan.window, out->position, (size_t)size, batch, &available, fault);
+    if (status != LS_OK) return status;
+    return available >= (size_t)size ? LS_OK : LS_END;
+}
+
 ls_status ls_segment_find_timestamp(ls_segment *segment, int64_t timestamp, int64_t from_offset,
                                     ls_batch_location *out, ls_fault *fault) {
     uint8_t buffer[SCAN_BUFFER_BYTES];

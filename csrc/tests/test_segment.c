@@ -366,6 +366,36 @@ static ls_segment *make_varied(faulty_file *file, looked_up *batches) {
     return segment;
 }
 
+/* With the right guess and with the wrong one. */
+static void check_fetch(ls_segment *segment, int64_t offset, const looked_up *expected, bool sound_index) {
+    static uint8_t buffer[LS_FETCH_BYTES_MAX];
+    ls_fault fault;
+    ls_fetch_plan plan;
+    ls_batch_location found;
+    ls_batch_header header;
+    int found_count = 0;
+    for (int expect_at_entry = 0; expect_at_entry < 2; expect_at_entry++) {
+        const uint8_t *batch = NULL;
+        ls_segment_plan_fetch(segment, offset, expect_at_entry == 1, &plan);
+        CHECK(plan.room_bytes >= plan.size_bytes);
+        if (ls_segment_fetch(segment, offset, &plan, buffer, &found, &batch, &fault) != LS_OK) continue;
+        found_count++;
+        CHECK_INT(found.position, expected->position);
+        REQUIRE_INT(ls_batch_validate(batch, buffer + plan.room_bytes, found.position, &header, &fault), LS_OK);
+        CHECK_INT(header.base_offset, expected->base_offset);
+    }
+    if (offset < expected->base_offset) CHECK_INT(found_count, 0); /* in a gap */
+    else if (sound_index) CHECK(found_count > 0);
+}
+
+static void check_every_fetch(ls_segment *segment, const looked_up *batches, bool sound_index) {
+    int i = 0;
+    for (int64_t offset = BASE; offset <= batches[LOOKED_UP - 1].last_offset; offset++) {
+        while (batches[i].last_offset < offset) i++;
+        check_fetch(segment, offset, &batches[i], sound_index);
+    }
+}
+
 static void check_every_lookup(ls_segment *segment, const looked_up *batches) {
     ls_fault fault;
     ls_batch_location found;
@@ -398,6 +428,7 @@ static void test_locate_and_find_timestamp_agree_with_a_plain_search(void) {
     ls_segment *segment = make_varied(&file, batches);
     check_every_lookup(segment, batches);
     CHECK(file.largest_read <= 16384);
+    check_every_fetch(segment, batches, true);
     ls_segment_free(segment);
     faulty_file_free(&file);
 }
@@ -424,6 +455,7 @@ static void test_wrong_index_entries_give_no_wrong_answer(void) {
         ls_time_index_maybe_append(time_index, latest->timestamp + i % 2, latest->last_offset, 0, &fault);
     }
     check_every_lookup(segment, batches);
+    check_every_fetch(segment, batches, false);
     ls_segment_free(segment);
     faulty_file_free(&file);
 }

@@ -127,6 +127,8 @@ cdef extern from "logstore/record_batch.h" nogil:
         const uint8_t *at
         const uint8_t *end
         int64_t base_offset
+        int32_t last_offset_delta
+        int32_t previous_delta
         int32_t remaining
 
     void ls_record_iterator_init(ls_record_iterator *iterator, const ls_batch_header *header,
@@ -333,6 +335,15 @@ cdef extern from "logstore/segment.h" nogil:
 
     ls_status ls_segment_locate(ls_segment *segment, int64_t offset, ls_batch_location *out,
                                 ls_fault *fault)
+
+    ctypedef struct ls_fetch_plan:
+        size_t room_bytes
+        int64_t from_position
+        int64_t upto_position
+
+    void ls_segment_plan_fetch(ls_segment *segment, int64_t offset, bint expect_at_entry, ls_fetch_plan *out)
+    ls_status ls_segment_fetch(ls_segment *segment, int64_t offset, const ls_fetch_plan *plan, uint8_t *buffer,
+                               ls_batch_location *out, const uint8_t **batch, ls_fault *fault)
     ls_status ls_segment_find_timestamp(ls_segment *segment, int64_t timestamp, int64_t from_offset,
                                         ls_batch_location *out, ls_fault *fault)
     ls_status ls_segment_read(ls_segment *segment, int64_t position, uint8_t *out, size_t size,

@@ -18,6 +18,8 @@ cdef struct BatchPlace:
 cdef ls_status check_place(const BatchPlace *place, const ls_batch_header *header, int64_t position,
                            ls_fault *fault) noexcept nogil
 
+cdef object out_of_range(LogState log, int64_t offset)
+
 
 # Reads whole chunks of a log and hands out validated batches that point into them. One thread at a time.
 cdef class LogCursor:

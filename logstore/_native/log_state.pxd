@@ -33,6 +33,8 @@ cdef class LogState:
     cdef readonly int64_t replacement_count     # how often segments have taken the place of others
     cdef readonly bint contiguous               # no gaps between batches are legal here
     cdef readonly bint is_open
+    cdef int64_t lookup_number                  # this log among those of which batches are cached; 0: none was looked up
+    cdef bint looked_up_at_entry                # the last batch looked up stood just where the index says: the next may too
     cdef LogTail tail                           # None where nobody waited for the last batch, or it was large
     cdef tuple waiters                          # objects with notify(), each once; empty almost always
 

@@ -1,7 +1,8 @@
 from collections.abc import Sequence
 
 from logstore._native.log_appender import LogAppender
-from logstore.model import BytesLike, Durability, Headers, Values
+from logstore._native.record_batch import Record
+from logstore.model import BytesLike, Durability, Headers, IsolationLevel, Values
 
 class TopicAppender:
     name: str
@@ -28,3 +29,6 @@ class TopicAppender:
         durability: Durability | None = None,
         expected_offset: int | None = None,
     ) -> dict[int, range]: ...
+    def get(
+        self, offset: int, partition: int | None = None, *, isolation_level: IsolationLevel = "read_uncommitted"
+    ) -> Record | None: ...

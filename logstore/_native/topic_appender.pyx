@@ -6,9 +6,12 @@ from libc.stdlib cimport calloc, free, malloc
 from logstore._native.core cimport ls_partition_for_key, ls_span
 from logstore._native.log_appender cimport LEVEL_APPENDED, LEVEL_FLUSHED, LogAppender, expected_of, level_of
 from logstore._native.log_appender cimport timestamp_of, timestamps_view
+from logstore._native.record_lookup cimport committed_record_at, record_at
 from logstore._native.spans cimport HeaderList, SpanArray, span_of
 
 from logstore.errors import InvalidRequestError, UnknownTopicOrPartitionError
+
+cdef str READ_UNCOMMITTED = "read_uncommitted"
 
 
 cdef class TopicAppender:
@@ -99,6 +102,58 @@ cdef class TopicAppender:
         return log.append_one(&key_span, &value_span, header_list, given, timestamp is not None,
                               log.default_level if durability is None else level_of(durability, 0),
                               expected_of(expected_offset))
+
+    @cython.binding(False)
+    def get(self, offset, partition=None, *, isolation_level="read_uncommitted"):
+        """One record by its offset.
+
+        Parameters
+        ----------
+        offset : int
+        partition : int, optional
+            Needed unless the topic has one partition.
+        isolation_level : {"read_uncommitted", "read_committed"}
+            With ``"read_committed"``, records of transactions that were aborted, or are still open, are none.
+
+        Returns
+        -------
+        Record or None
+            None where the offset is of no record any more, since it was compacted away, or never was, as transaction markers
+            have offsets too.
+
+        Raises
+        ------
+        OffsetOutOfRangeError
+            Before the log start offset, or not appended yet.
+        CorruptDataError
+            The record's batch is damaged.
+        InvalidRequestError, UnknownTopicOrPartitionError, ClosedError
+
+        Notes
+        -----
+        Thread-safe. One read of the record's batch, whose CRC is verified; batches that were read so are kept in memory, up
+        to 32 MiB in the process, and serve the look-ups that follow. Small batches (``logstore.batch.bytes``, with
+        ``index.interval.bytes`` below it) make look-ups quicker.
+        """
+        cdef LogAppender log
+        cdef int64_t wanted
+        if partition is not None:
+            log = self.log_of(partition)
+        elif self.count == 1:
+            log = <LogAppender>self.appenders[0]
+        else:
+            raise InvalidRequestError(
+                f"an offset needs partition=, since each of the {self.count} partitions of {self.name!r} counts for itself"
+            )
+        if type(offset) is not int:
+            raise InvalidRequestError(f"an offset must be an int, not {offset!r}")
+        try:
+            wanted = offset
+        except OverflowError:
+            raise InvalidRequestError(f"an offset must be between 0 and 2^63-1, not {offset}") from None
+        if isolation_level is READ_UNCOMMITTED or isolation_level == READ_UNCOMMITTED:
+            return record_at(log, wanted)
+        return committed_record_at(log, wanted, isolation_level)
 
     cdef LogAppender log_of(self, object partition):
         if not isinstance(partition, int) or not 0 <= partition < self.count:

@@ -26,6 +26,9 @@ void ls_offset_index_free(ls_offset_index *index); /* NULL is fine */
  * position is negative, or the offset's distance from the base is outside [0, 2^31-1]. */
 ls_status ls_offset_index_append(ls_offset_index *index, int64_t offset, int32_t position, ls_fault *fault);
 
+/* How many entries have an offset <= target. */
+size_t ls_offset_index_find(const ls_offset_index *index, int64_t target);
+
 /* The largest entry with offset <= target: (offset, position); (base offset, 0) where there is none. */
 void ls_offset_index_lookup(const ls_offset_index *index, int64_t target, int64_t *offset, int32_t *position);
 

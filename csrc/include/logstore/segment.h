@@ -9,6 +9,7 @@
 #ifndef LOGSTORE_SEGMENT_H
 #define LOGSTORE_SEGMENT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -104,6 +105,29 @@ typedef struct ls_batch_location {
  * position) costs a scan from 0, never a wrong answer. LS_END: no such batch in this segment. LS_CORRUPT /
  * LS_TORN (an incomplete batch below the published size) with the position. */
 ls_status ls_segment_locate(ls_segment *segment, int64_t offset, ls_batch_location *out, ls_fault *fault);
+
+/* Where one read is likely to find a whole batch: what `ls_segment_fetch` reads. */
+typedef struct ls_fetch_plan {
+    int64_t position;
+    size_t size_bytes;     /* of the read; 0: nothing is there */
+    size_t room_bytes;     /* for it and for the batch, at most LS_FETCH_BYTES_MAX */
+    int64_t after_offset;  /* what stands there begins above it; -1: anywhere */
+    int64_t last_offset;   /* of the batch that stands just there, by the index; -1: not known */
+    int64_t from_position; /* of the index entry before the batch, whatever is guessed */
+    int64_t upto_position; /* of the entry at or behind it, or the segment's size */
+} ls_fetch_plan;
+
+enum { LS_FETCH_BYTES_MAX = 1 << 20 };
+
+/* For the batch that holds `offset`. Asks the index alone, which gives a range; `expect_at_entry` guesses that the batch
+ * is the last one of it, as where batches are large. */
+void ls_segment_plan_fetch(ls_segment *segment, int64_t offset, bool expect_at_entry, ls_fetch_plan *out);
+
+/* The batch that holds `offset`, with its bytes, as a rule by one read: `buffer` has room for plan->room_bytes, and
+ * *batch points into it. The header is checked against the index; the CRC is not. Any other status than LS_OK gives
+ * no verdict: the guess or the index may be wrong; `ls_segment_locate` and a read decide. */
+ls_status ls_segment_fetch(ls_segment *segment, int64_t offset, const ls_fetch_plan *plan, uint8_t *buffer,
+                           ls_batch_location *out, const uint8_t **batch, ls_fault *fault);
 
 /* The first batch at or after `from_offset` whose max_timestamp >= timestamp; LS_END where there is none. A
  * time index entry that no batch bears out costs a scan from from_offset; otherwise as ls_segment_locate. */

@@ -1,0 +1,366 @@
+"""One record by its offset: the index, one read of its batch, and a cache of batches that were read so."""
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+from logstore._native.core cimport (
+    LS_ATTRIBUTE_CONTROL,
+    LS_END,
+    LS_OK,
+    ls_batch_header,
+    ls_batch_last_offset,
+    ls_batch_location,
+    ls_batch_size_bytes,
+    ls_batch_validate,
+    ls_fault,
+    ls_fetch_plan,
+    ls_record,
+    ls_record_iterator,
+    ls_record_iterator_init,
+    ls_record_iterator_next,
+    ls_segment_fetch,
+    ls_segment_plan_fetch,
+    ls_status,
+)
+from logstore._native.log_cursor cimport LogCursor, out_of_range
+from logstore._native.log_state cimport LogState
+from logstore._native.record_batch cimport Chunk, Record, RecordBatch, new_record, raise_in_batch
+from logstore._native.segment cimport Segment
+
+from collections import deque
+
+from logstore.errors import CorruptDataError, StorageFailureError
+
+# Of all logs of the process together.
+CACHE_BYTES_MAX = 32 << 20
+cdef Py_ssize_t cache_bytes_max = CACHE_BYTES_MAX
+
+cdef enum:
+    SLOT_BITS = 15
+    # Each record passed over is likely to be a cache miss.
+    RECORDS_PER_MARK = 4
+    # What an entry takes besides its bytes, about.
+    ENTRY_BYTES = 512
+
+# Where to look, and in what state the log was.
+cdef struct Place:
+    ls_fetch_plan plan
+    size_t slot
+    int64_t truncation_count
+    int64_t replacement_count
+
+cdef PyObject **slots = NULL        # of CachedBatch; made with the first look-up
+cdef object cached = deque()        # every CachedBatch that has its batch, the one that may have to go first
+cdef Py_ssize_t cached_bytes = 0
+cdef int64_t logs_count = 0
+
+
+@cython.final
+cdef class CachedBatch:
+    def __dealloc__(self):
+        free(self.marks)
+
+    cdef bint serves(self, LogState log, int64_t offset):
+        return (self.batch is not None and self.log_number == log.lookup_number
+                and self.batch.header.base_offset <= offset <= ls_batch_last_offset(&self.batch.header)
+                and self.truncation_count == log.truncation_count and self.replacement_count == log.replacement_count)
+
+
+cdef inline size_t slot_of(LogState log, Segment segment, int64_t position) noexcept:
+    """A batch may be here or in the next one, this number with its last bit flipped. Few batches share a position: those
+    that the index has no entry for, since they are small."""
+    cdef uint64_t mixed = <uint64_t>log.lookup_number * 0x9e3779b97f4a7c15u + <uint64_t>segment.base_offset
+    mixed = (mixed ^ (mixed >> 29)) * 0xbf58476d1ce4e5b9u + <uint64_t>position
+    return <size_t>((mixed * 0x9e3779b97f4a7c15u) >> (64 - SLOT_BITS))
+
+
+cdef int put(size_t slot, CachedBatch entry) except -1:
+    cdef PyObject *before = slots[slot]
+    Py_INCREF(entry)
+    slots[slot] = <PyObject *>entry
+    Py_XDECREF(before)
+    return 0
+
+
+cdef int prepare(LogState log) except -1:
+    """Gives the log a number that no other ever has, and makes the slots."""
+    global slots, logs_count
+    if slots == NULL:
+        slots = <PyObject **>calloc(1 << SLOT_BITS, sizeof(PyObject *))
+        if slots == NULL:
+            raise MemoryError("no memory for the cache of looked-up batches")
+    logs_count += 1
+    log.lookup_number = logs_count
+    return 0
+
+
+cdef int keep(CachedBatch entry) except -1:
+    """Counts an entry in, and has others make room."""
+    global cached_bytes
+    cdef CachedBatch other
+    cached.append(entry)
+    cached_bytes += entry.size_bytes
+    while cached_bytes > cache_bytes_max and cached:
+        other = <CachedBatch>cached.popleft()
+        if other.used and other is not entry:
+            other.used = False
+            cached.append(other)
+        else:
+            cached_bytes -= other.size_bytes
+            other.batch = None
+    return 0
+
+
+def set_cache_bytes_max(Py_ssize_t limit_bytes):
+    """How much memory looked-up batches may take, of all logs together; 0 keeps none. Process-wide.
+
+    Returns
+    -------
+    int
+        The limit before.
+    """
+    global cache_bytes_max
+    before = cache_bytes_max
+    cache_bytes_max = limit_bytes
+    return before
+
+
+def cache_bytes():
+    """How much memory looked-up batches take now."""
+    return cached_bytes
+
+
+cdef Record record_at(LogState log, int64_t offset):
+    """The record at an offset; None where it was compacted away, or is a marker.
+
+    Raises
+    ------
+    OffsetOutOfRangeError, CorruptDataError, ClosedError
+    """
+    cdef Place place
+    cdef CachedBatch entry
+    cdef Segment segment
+    log.check_readable()
+    if offset >= log.log_end_offset or offset < log.log_start_offset:
+        check_range(log, offset)
+    if log.lookup_number == 0:
+        prepare(log)
+    # Before the segments are looked at, so that what is replaced meanwhile is not taken for what replaces it.
+    place.truncation_count = log.truncation_count
+    place.replacement_count = log.replacement_count
+    segment = segment_of(log, offset)
+    if segment is None:
+        return look_up_slowly(log, offset)
+    ls_segment_plan_fetch(segment.segment, offset, log.looked_up_at_entry, &place.plan)
+    place.slot = slot_of(log, segment, place.plan.from_position)
+    entry = in_slot(place.slot, log, offset)
+    if entry is None:
+        entry = in_slot(place.slot ^ 1, log, offset)
+        if entry is None:
+            return look_up(log, segment, offset, &place)
+    if not entry.used:
+        entry.used = True
+        if entry.marks == NULL:
+            mark(entry)
+    return record_of(entry.batch, offset, entry)
+
+
+cdef Record committed_record_at(LogState log, int64_t offset, object isolation_level):
+    """As `record_at`; None also where the record's transaction was aborted, or is not decided yet."""
+    cdef RecordBatch batch
+    log.check_readable()
+    if offset >= log.log_end_offset or offset < log.log_start_offset:
+        check_range(log, offset)
+    batch = log.cursor(offset, offset + 1, isolation_level=isolation_level).next_batch()
+    return None if batch is None else record_of(batch, offset, None)
+
+
+cdef int check_range(LogState log, int64_t offset) except -1:
+    refresh = getattr(log, "refresh", None)
+    if refresh is not None and offset >= log.log_end_offset:
+        refresh()  # in a process that only reads, there may be more by now
+    if not log.log_start_offset <= offset < log.log_end_offset:
+        raise out_of_range(log, offset)
+    return 0
+
+
+cdef inline CachedBatch in_slot(size_t slot, LogState log, int64_t offset):
+    cdef PyObject *found = slots[slot]
+    if found != NULL and (<CachedBatch>found).serves(log, offset):
+        return <CachedBatch>found
+    return None
+
+
+cdef Segment segment_of(LogState log, int64_t offset):
+    """The segment that holds an offset, open; None where that takes a second look."""
+    cdef tuple segments = log.segments
+    cdef Segment segment
+    cdef Py_ssize_t low = 0
+    cdef Py_ssize_t high = len(segments)
+    cdef Py_ssize_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if (<Segment>segments[middle]).base_offset <= offset:
+            low = middle + 1
+        else:
+            high = middle
+    if low == 0:
+        return None
+    segment = <Segment>segments[low - 1]
+    if segment.segment == NULL:
+        try:
+            segment = segment.opened()
+        except (CorruptDataError, StorageFailureError):
+            return None
+    return segment
+
+
+cdef Record look_up_slowly(LogState log, int64_t offset):
+    """By a cursor, which finds whatever there is, or says what is wrong."""
+    cdef RecordBatch batch = LogCursor(log, offset, offset + 1).fetch_batch()
+    return None if batch is None else record_of(batch, offset, None)
+
+
+cdef Record look_up(LogState log, Segment segment, int64_t offset, Place *place):
+    """By one read."""
+    cdef Chunk chunk = Chunk.create(place.plan.room_bytes)
+    cdef CachedBatch entry
+    cdef RecordBatch batch
+    cdef Record record
+    cdef PyObject *found
+    cdef ls_batch_location location
+    cdef ls_batch_header header
+    cdef ls_fault fault
+    cdef ls_status status
+    cdef const uint8_t *data = NULL
+    cdef bint guessed = log.looked_up_at_entry
+    with nogil:
+        status = ls_segment_fetch(segment.segment, offset, &place.plan, chunk.data, &location, &data, &fault)
+        if status == LS_END and guessed:
+            ls_segment_plan_fetch(segment.segment, offset, False, &place.plan)
+            if <Py_ssize_t>place.plan.room_bytes <= chunk.capacity:
+                status = ls_segment_fetch(segment.segment, offset, &place.plan, chunk.data, &location, &data, &fault)
+        if status == LS_OK:
+            status = ls_batch_validate(data, data + ls_batch_size_bytes(&location.header), location.position, &header,
+                                       &fault)
+    if (status != LS_OK or ls_batch_last_offset(&header) >= segment.options.end_offset_max
+            or place.truncation_count != log.truncation_count):
+        return look_up_slowly(log, offset)
+    log.looked_up_at_entry = location.position == place.plan.upto_position
+    chunk.size = (data - chunk.data) + <Py_ssize_t>ls_batch_size_bytes(&header)
+    batch = RecordBatch.wrap(chunk, data, &header, log.topic, log.partition, segment.path, location.position)
+    record = record_of(batch, offset, None)
+    entry = cacheable(batch, chunk)
+    if entry is not None:
+        entry.log_number = log.lookup_number
+        entry.truncation_count = place.truncation_count
+        entry.replacement_count = place.replacement_count
+        found = slots[place.slot]
+        if found != NULL and (<CachedBatch>found).batch is not None:
+            put(place.slot ^ 1, <CachedBatch>found)
+        put(place.slot, entry)
+        keep(entry)
+    return record
+
+
+cdef CachedBatch cacheable(RecordBatch batch, Chunk chunk):
+    """An entry for the cache, without what else was read along with the batch; None where it is too large."""
+    cdef Py_ssize_t size_bytes = ls_batch_size_bytes(&batch.header)
+    cdef CachedBatch entry
+    cdef Chunk own
+    cdef Py_ssize_t besides_bytes = ENTRY_BYTES + batch.header.records_count // RECORDS_PER_MARK * <Py_ssize_t>sizeof(Mark)
+    if size_bytes + besides_bytes > cache_bytes_max // 8:
+        return None
+    entry = CachedBatch.__new__(CachedBatch)
+    entry.batch = batch
+    entry.size_bytes = besides_bytes + chunk.capacity
+    if chunk.capacity > size_bytes + size_bytes // 4:
+        own = Chunk.create(size_bytes)
+        memcpy(own.data, batch.data, size_bytes)
+        own.size = size_bytes
+        entry.batch = RecordBatch.wrap(own, own.data, &batch.header, batch.topic, batch.partition, batch.path,
+                                       batch.position)
+        entry.size_bytes = besides_bytes + size_bytes
+    if batch.payload_owner is not None:
+        entry.batch.payload_owner = batch.payload_owner
+        entry.batch.payload = batch.payload
+        entry.batch.payload_end = batch.payload_end
+        entry.size_bytes += batch.payload_end - batch.payload
+        if entry.size_bytes > cache_bytes_max // 8:
+            return None
+    return entry
+
+
+cdef Record record_of(RecordBatch batch, int64_t offset, CachedBatch entry):
+    """The record of a batch at an offset; None where there is none."""
+    cdef ls_record_iterator iterator
+    cdef ls_record raw
+    cdef ls_fault fault
+    cdef ls_status status
+    cdef Py_ssize_t low = 0
+    cdef Py_ssize_t high, middle
+    cdef int32_t delta
+    if batch.header.attributes & LS_ATTRIBUTE_CONTROL:
+        return None
+    batch.open_payload()
+    ls_record_iterator_init(&iterator, &batch.header, batch.payload, batch.payload_end)
+    if entry is not None and entry.marks_count > 1:
+        delta = <int32_t>(offset - batch.header.base_offset)
+        if batch.header.records_count == batch.header.last_offset_delta + 1:
+            low = delta // RECORDS_PER_MARK
+        else:
+            high = entry.marks_count
+            while high - low > 1:
+                middle = (low + high) // 2
+                if entry.marks[middle].previous_delta < delta:
+                    low = middle
+                else:
+                    high = middle
+        iterator.at += entry.marks[low].at
+        iterator.previous_delta = entry.marks[low].previous_delta
+        iterator.remaining -= <int32_t>low * RECORDS_PER_MARK
+    while True:
+        status = ls_record_iterator_next(&iterator, &raw, &fault)
+        if status == LS_END:
+            return None
+        if status != LS_OK:
+            raise_in_batch(batch, &fault)
+        if raw.offset >= offset:
+            return new_record(batch, &raw) if raw.offset == offset else None
+
+
+cdef int mark(CachedBatch entry) except -1:
+    """Notes where every fourth record starts; of a batch with a damaged record, none."""
+    cdef ls_record_iterator iterator
+    cdef ls_record raw
+    cdef ls_fault fault
+    cdef ls_status status = LS_OK
+    cdef RecordBatch batch = entry.batch
+    cdef int32_t count = 0
+    cdef int32_t i = 0
+    cdef Mark *marks
+    if batch.header.attributes & LS_ATTRIBUTE_CONTROL:
+        return 0
+    ls_record_iterator_init(&iterator, &batch.header, batch.payload, batch.payload_end)
+    # Every record takes at least 7 bytes, whatever the header says.
+    if batch.header.records_count > (batch.payload_end - batch.payload) // 7:
+        return 0
+    marks = <Mark *>malloc((batch.header.records_count // RECORDS_PER_MARK + 1) * sizeof(Mark))
+    if marks == NULL:
+        return 0
+    while status == LS_OK:
+        if i % RECORDS_PER_MARK == 0 and i < batch.header.records_count:
+            marks[count].previous_delta = iterator.previous_delta
+            marks[count].at = <uint32_t>(iterator.at - iterator.start)
+            count += 1
+        status = ls_record_iterator_next(&iterator, &raw, &fault)
+        i += 1
+    if status != LS_END:
+        free(marks)
+        return 0
+    entry.marks = marks
+    entry.marks_count = count
+    return 0
