@@ -8,9 +8,10 @@ A rename is atomic.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -173,3 +174,30 @@ def write_state(folder: Path, state: dict[str, bytes | None]) -> None:
             path.mkdir(exist_ok=True)
         else:
             path.write_bytes(content)
+
+
+class Moment(NamedTuple):
+    """A state that a power cut leaves possible, and what had been said by then."""
+
+    description: str
+    state: dict[str, bytes | None]
+    lines: tuple[str, ...]
+    identity: bytes  # equal for equal states with equal promises
+
+
+def moments(
+    start: Path, calls: list[Call], lines: Iterable[str], chance: random.Random, per_call: int
+) -> Iterator[Moment]:
+    """After each call that changes something: one state of each policy, and random ones."""
+    said = tuple(lines)
+    disk = Disk(start)
+    for number, call in enumerate(calls):
+        disk.take(call)
+        if call.kind == "n":
+            said = (*said, call.content.decode())
+        if call.kind not in "cwtrum":
+            continue
+        for policy, state in disk.states(chance, per_call + len(POLICIES)):
+            # Many policies come to the same state where nothing is pending.
+            identity = hashlib.blake2b(repr((sorted(state.items()), said)).encode(), digest_size=16).digest()
+            yield Moment(f"cut after call {number} ({call[:5]}); {policy}", state, said, identity)

@@ -109,8 +109,12 @@ def test_a_disk_that_goes_on_failing_loses_nothing(error: str, operation: str, l
 
 
 @pytest.mark.fault(7, "fsync fails")
-def test_a_failed_fsync_closes_the_log_for_writing(library: Path, work: Path) -> None:
-    found = outcomes_of_syncs(library, work)
+@pytest.mark.parametrize("operation", ["append", "roll"])
+def test_a_failed_fsync_closes_the_log_for_writing(operation: str, library: Path, work: Path) -> None:
+    found = outcomes_of_syncs(library, work, operation)
+    for outcome in found:
+        if outcome.get("operation") == "sync" and "writable" in outcome:
+            assert outcome["writable"] is False, outcome
     closed = [outcome for outcome in found if outcome.get("writable") is False]
     assert closed, "no fdatasync of the log itself was among them"
     for outcome in closed:
@@ -118,9 +122,9 @@ def test_a_failed_fsync_closes_the_log_for_writing(library: Path, work: Path) ->
         assert outcome["readable"]
 
 
-def outcomes_of_syncs(library: Path, work: Path) -> list[dict]:
+def outcomes_of_syncs(library: Path, work: Path, operation: str) -> list[dict]:
     subprocess.run(
-        [sys.executable, shim.HERE / "operations.py", "fail", "append", "s", "EIO", work],
+        [sys.executable, shim.HERE / "operations.py", "fail", operation, "s", "EIO", work],
         env=shim.environment(library), check=True, stderr=subprocess.DEVNULL,
     )
     return [json.loads(path.read_text()) for path in work.glob("*/outcome")]

@@ -7,14 +7,14 @@ import random
 import shutil
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import pytest
 import shim
+from campaigns import nested_states
 from ledger import Ledger, check_promises
 from operations import OPERATIONS
-from power_loss import POLICIES, Disk, read_calls, write_state
+from power_loss import Disk, moments, read_calls, write_state
 
 SEED = int(os.environ.get("LOGSTORE_CRASH_SEED", "1"))
 STATES = int(os.environ.get("LOGSTORE_CRASH_STATES", "250"))  # an operation
@@ -33,32 +33,22 @@ def test_a_power_cut_at_any_moment(operation: str, library: Path, work: Path) ->
     )
     calls = read_calls(work / "calls")
     lines = (work / "ledger").read_text().splitlines()
-    disk = Disk(work / "start")
     chance = random.Random(SEED)
     changes = sum(call.kind in "cwtrum" for call in calls)
     assert changes > 20
-    per_call = max(STATES // changes, 1)
-    seen: set[int] = set()
-    for number, call in enumerate(calls):
-        disk.take(call)
-        if call.kind == "n":
-            lines.append(call.content.decode())
-        if call.kind not in "cwtrum":
+    seen: set[bytes] = set()
+    for moment in moments(work / "start", calls, lines, chance, max(STATES // changes, 1)):
+        if moment.identity in seen or len(seen) >= 2 * STATES:
             continue
-        for description, state in disk.states(chance, per_call + len(POLICIES)):
-            # Many policies come to the same state where nothing is pending.
-            identity = zlib.crc32(repr((sorted(state.items()), lines)).encode())
-            if identity in seen or len(seen) >= STATES + number * per_call:
-                continue
-            seen.add(identity)
-            place = work / "state"
-            write_state(place, state)
-            try:
-                check_promises(place, Ledger(lines))
-            except BaseException as error:
-                error.add_note(f"{operation}, seed {SEED}, cut after call {number} ({call[:5]}); {description}")
-                raise
-            shutil.rmtree(place)
+        seen.add(moment.identity)
+        place = work / "state"
+        write_state(place, moment.state)
+        try:
+            check_promises(place, Ledger(moment.lines))
+        except BaseException as error:
+            error.add_note(f"{operation}, seed {SEED}, {moment.description}")
+            raise
+        shutil.rmtree(place)
     assert len(seen) > min(STATES, 250) / 5
     print(f"{operation}: {len(seen)} states")
 
@@ -79,3 +69,27 @@ def test_the_model_ends_where_the_directory_does(library: Path, work: Path) -> N
         else:
             assert path.read_bytes() == file.versions()[-1], name
     assert len(disk.names) == 1 + sum(1 for _ in (work / "data").rglob("*"))
+
+
+@pytest.mark.parametrize("operation", ["append", "truncate", "compact", "retain"])
+@pytest.mark.fault(17, "crash in compaction, retention, roll, truncation, repair, backup, recovery, close")
+def test_a_power_cut_again_while_opening(operation: str, library: Path, work: Path) -> None:
+    subprocess.run(
+        [sys.executable, shim.HERE / "operations.py", "record", operation, work],
+        env=shim.environment(library), check=True, stderr=subprocess.DEVNULL,
+    )
+    chance = random.Random(SEED)
+    lines = (work / "ledger").read_text().splitlines()
+    found = list(moments(work / "start", read_calls(work / "calls"), lines, chance, 1))
+    count = 0
+    for moment in chance.sample(found, max(STATES // 100, 1)):
+        write_state(work / "nested-start", moment.state)
+        try:
+            count += sum(1 for _ in nested_states(work, library, moment.lines, chance))
+        except BaseException as error:
+            error.add_note(f"{operation}, seed {SEED}, {moment.description}")
+            raise
+        shutil.rmtree(work / "nested-start")
+        shutil.rmtree(work / "nested")
+    assert count > 3
+    print(f"{operation}: {count} states in recovery")
