@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.compare import subject
 from benchmarks.compare.measure import Contestant, Work
-from benchmarks.compare.peers import lmdb_store, sqlite_store
+from benchmarks.compare.opening import opened
 from benchmarks.compare.targets import Target, within
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["works"]
 
 OPEN = "logstore.open"
-LARGE_MIB = 64  # where a larger one is copied for each round, there are few
+LARGE_MIB = 64  # a larger one is written for each round: there are few
 
 
 def works(open_mib: Sequence[int]) -> list[Work]:
@@ -31,9 +30,9 @@ def _opening(mib: int, *, killed: bool) -> Work:
         f"Open a store of {mib:,} MiB and learn its end, {after}",
         "opens",
         (
-            Contestant(OPEN, "logstore", subject.opened(size_bytes, killed=killed)),
-            Contestant("LMDB", "peer", lmdb_store.opened(size_bytes, killed=killed), "lmdb"),
-            Contestant("SQLite", "peer", sqlite_store.opened(size_bytes, killed=killed)),
+            Contestant(OPEN, "logstore", opened("logstore", size_bytes, killed=killed)),
+            Contestant("LMDB", "peer", opened("lmdb", size_bytes, killed=killed), "lmdb"),
+            Contestant("SQLite", "peer", opened("sqlite", size_bytes, killed=killed)),
         ),
         targets=(Target(OPEN, within(0.020)),) if killed and mib >= 1024 else (),
         rounds_max=3 if killed and mib > LARGE_MIB else 1000,
