@@ -102,13 +102,14 @@ def _write(run: dict[str, Any], options: argparse.Namespace) -> int:
         options.json.write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.markdown:
         options.markdown.write_text(as_markdown(run), encoding="utf-8")
+    plots: list[Path] = []
     if options.plot:
         from benchmarks.compare.plots import draw
 
-        for path in draw(run, options.plot):
-            print(f"drawn: {path}")
+        plots = draw(run, options.plot)
+        print("".join(f"drawn: {path}\n" for path in plots), end="")
     if options.docs:
-        fill_in(options.docs / "performance.md", run)
+        fill_in(options.docs / "performance.md", run, plots)
     return 0
 
 

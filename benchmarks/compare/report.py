@@ -20,8 +20,8 @@ def as_markdown(run: dict[str, Any]) -> str:
     return "\n".join([*_machine(run), "", *_targets(run), "", *_ratios(run), ""])
 
 
-def fill_in(page: Path, run: dict[str, Any]) -> None:
-    """Replace what stands between the two marks of `page`.
+def fill_in(page: Path, run: dict[str, Any], plots: list[Path]) -> None:
+    """Replace what stands between the two marks of `page` by the tables and the plots, which lie beside or below it.
 
     Raises
     ------
@@ -33,7 +33,12 @@ def fill_in(page: Path, run: dict[str, Any]) -> None:
     _old, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{page} has no place for figures: a line {BEGIN} and, further down, a line {END}")
-    page.write_text(f"{before}{begin}\n\n{as_markdown(run)}\n{end}{after}", encoding="utf-8")
+    pictures = "".join(f"\n![{_caption(plot)}]({plot.relative_to(page.parent).as_posix()})\n" for plot in plots)
+    page.write_text(f"{before}{begin}\n\n{as_markdown(run)}{pictures}\n{end}{after}", encoding="utf-8")
+
+
+def _caption(plot: Path) -> str:
+    return plot.stem.replace("beside-", "Everyone beside logstore: ").replace("-", " ")
 
 
 def _machine(run: dict[str, Any]) -> list[str]:
