@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.compare.measure import Measured, NotMeasuredError, Place, Stopwatch
-from benchmarks.sample import WrongResultError
+from benchmarks.sample import SEED, WrongResultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -300,21 +301,34 @@ def columns(place: Place) -> Iterator[Callable[[], Measured]]:
         yield one_round
 
 
-def look_up_offset(batch_bytes: int) -> Callable[[Place], Any]:
-    """The first record of topic.read(start=offset) for each random offset, in batches of so many bytes."""
+def look_up_offset(batch_bytes: int, *, times: int = 1, by: str = "get") -> Callable[[Place], Any]:
+    """One topic.get, or the first of a topic.read, a random offset.
+
+    In batches of so many bytes, in a log that holds the records so many ``times``: batches once read are kept in memory up
+    to a limit, which several times the records exceed.
+    """
 
     @contextmanager
     def start(place: Place) -> Iterator[Callable[[], Measured]]:
         sample = place.sample
-        broker, topic = write_all(place.kept / "log", sample, **{"logstore.batch.bytes": batch_bytes})
-        wanted = sample.some_offsets()
+        settings = {"logstore.batch.bytes": batch_bytes, "index.interval.bytes": batch_bytes // 4}
+        broker, topic = write_all(place.kept / "log", sample, **settings)
+        for _ in range(times - 1):
+            topic.append_many(sample.values, sample.keys)
+        chance = random.Random(SEED)
+        wanted = [offset + chance.randrange(times) * len(sample) for offset in sample.some_offsets()]
 
         def one_round() -> Measured:
-            read = topic.read
-            with Stopwatch() as watch:
-                found = [next(read(offset, stop=offset + 1)).value for offset in wanted]
+            if by == "get":
+                get = topic.get
+                with Stopwatch() as watch:
+                    found = [get(offset).value for offset in wanted]
+            else:
+                read = topic.read
+                with Stopwatch() as watch:
+                    found = [next(read(offset, stop=offset + 1)).value for offset in wanted]
             for offset, value in zip(wanted, found, strict=True):
-                if value != sample.values[offset]:
+                if value != sample.values[offset % len(sample)]:
                     raise WrongResultError(f"logstore: offset {offset} holds another record")
             return watch.measured(len(wanted))
 

@@ -18,7 +18,7 @@ class _Stored:
     param_names: ClassVar = ["batch_bytes"]
 
     def setup(self, batch_bytes: int) -> None:
-        self.opened = OpenTopic(**{"logstore.batch.bytes": batch_bytes})
+        self.opened = OpenTopic(**{"logstore.batch.bytes": batch_bytes, "index.interval.bytes": batch_bytes // 4})
         self.topic, self.log = self.opened.topic, self.opened.log
         self.sample = sample_records(RECORDS)
         self.topic.append_many(self.sample.values, self.sample.keys, timestamps=self.sample.timestamps)
@@ -53,8 +53,13 @@ class LookUp(_Stored):
         self.offsets = self.sample.some_offsets(LOOK_UPS)
         self.timestamps = self.sample.some_timestamps(LOOK_UPS)
         for offset in self.offsets:
-            if next(self.topic.read(offset, stop=offset + 1)).value != self.sample.values[offset]:
+            if self.topic.get(offset).value != self.sample.values[offset]:
                 raise WrongResultError(f"offset {offset} holds another record")
+
+    def time_get(self, batch_bytes: int) -> None:
+        get = self.topic.get
+        for offset in self.offsets:
+            get(offset)
 
     def time_by_offset(self, batch_bytes: int) -> None:
         read = self.topic.read

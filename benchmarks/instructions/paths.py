@@ -22,6 +22,7 @@ LOOK_UPS = 400
 TURNS = 3  # the least of them counts: memory from the system costs now and then what it does not in the next turn
 NEVER = 2**63 - 1
 TOPIC = "records"
+SMALL_BATCHES = {"logstore.batch.bytes": 4096, "index.interval.bytes": 1024}
 
 Path_ = tuple[str, int, "Callable[[], object]"]
 
@@ -78,7 +79,7 @@ def _send(broker: Any, pairs: list[tuple[bytes, bytes]]) -> Callable[[], None]:
 def _reading(broker: Any, sample: Any) -> Iterator[Path_]:
     topic = broker.create_topic(TOPIC, retention=-1, flush_ms=NEVER)
     topic.append_many(sample.values, sample.keys, timestamps=sample.timestamps)
-    small = broker.create_topic("small-batches", retention=-1, flush_ms=NEVER, **{"logstore.batch.bytes": 4096})
+    small = broker.create_topic("small-batches", retention=-1, flush_ms=NEVER, **SMALL_BATCHES)
     small.append_many(sample.values, sample.keys, timestamps=sample.timestamps)
     sample.check(((record.key, record.value) for record in topic.read()), source="logstore")
 
@@ -100,7 +101,7 @@ def _reading(broker: Any, sample: Any) -> Iterator[Path_]:
 
         def call() -> None:
             for offset in offsets:
-                next(where.read(offset, stop=offset + 1))
+                where.get(offset)
 
         return call
 
