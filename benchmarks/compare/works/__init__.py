@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.compare.works import appending, flushing, growth, looking_up, opening, reading, storing, waking
+from benchmarks.compare.works import (
+    appending,
+    flushing,
+    growth,
+    looking_up,
+    opening,
+    reading,
+    storing,
+    transacting,
+    waking,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +56,7 @@ def all_works(sizes: Sizes = FULL) -> list[Work]:
         *appending.works(),
         *flushing.works(sizes.flushed_records),
         *reading.works(),
+        *transacting.works(),
         *looking_up.works(),
         *waking.works(),
         *opening.works(sizes.open_mib),
