@@ -73,14 +73,19 @@ def _figure(work: dict[str, Any], row: dict[str, Any]) -> str:
 
 
 def _targets(run: dict[str, Any]) -> list[str]:
-    lines = ["| work | row | target | measured | of the target |", "| --- | --- | --- | ---: | ---: |"]
+    lines = [
+        "| work | row | target | measured | of the target | by processor time |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
+    ]
     for work in run["works"]:
         rows = {row["name"]: row for row in work["rows"]}
         for target in work["targets"]:
             met = target["met"]
             share = "not measured" if met is None else f"{met:.0%}" if met >= 1 else f"**{met:.0%}**, missed"
             figure = _figure(work, rows[target["contestant"]])
-            lines.append(f"| {_name(work)} | {target['contestant']} | {target['wanted']} | {figure} | {share} |")
+            by_processor = f"{target['met_by_processor']:.0%}" if target["met_by_processor"] else ""
+            row = f"{_name(work)} | {target['contestant']} | {target['wanted']} | {figure} | {share} | {by_processor}"
+            lines.append(f"| {row} |")
     return lines if len(lines) > 2 else []
 
 

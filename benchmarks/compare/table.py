@@ -146,6 +146,7 @@ def as_json(results: Iterable[WorkResult], machine: dict[str, Any], run: dict[st
                         "contestant": verdict.contestant,
                         "wanted": verdict.wanted,
                         "met": verdict.met,
+                        "met_by_processor": verdict.met_by_processor,
                         "reached": verdict.reached,
                     }
                     for verdict in verdicts(result)

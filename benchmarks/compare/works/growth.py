@@ -20,7 +20,7 @@ def works(partitions: Sequence[int], log_mib: Sequence[int]) -> list[Work]:
     """The first row is the smallest: the others are to be no worse."""
     return [
         _partitions("time", "Append one record a call to partitions in turn, appended", "", partitions),
-        _partitions("mib", "Memory that the same takes, over that of one more topic", "MiB", partitions),
+        _partitions("mib", "Memory resident at the end of it, the interpreter included", "MiB", partitions),
         _partitions("files", "Files open at the end of it", "files", partitions),
         _log("append", "Append one record a call to a log of this size, appended", "records", log_mib),
         _log("look-up", "Find one record by its offset in a log of this size, at random", "look-ups", log_mib),
@@ -37,7 +37,7 @@ def _partitions(what: str, title: str, amount: str, partitions: Sequence[int]) -
             Contestant(name, "logstore", growing.with_partitions(count, what))
             for name, count in zip(names, partitions, strict=True)
         ),
-        targets=(Target(names[-1], times(FLAT, names[0])),) if len(names) > 1 and what == "time" else (),
+        targets=(Target(names[-1], times(FLAT, names[0])),) if len(names) > 1 else (),
         amount=amount,
         rounds_max=3,
     )
