@@ -182,6 +182,7 @@ def test_markers_that_were_lost_are_written(opened, tmp_path, monkeypatch):
             assert ends == [2, 2, 2], "one marker each, also when it is opened again"
 
 
+@pytest.mark.fault(42, "producers sent twice, transactions cut short")
 @pytest.mark.parametrize("lost", ["t-1", "__consumer_offsets-0"])
 def test_a_decision_counts_if_all_of_the_transaction_is_there(opened, tmp_path, monkeypatch, lost):
     """As a power cut may leave it that comes between the flushes of a commit."""

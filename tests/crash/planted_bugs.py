@@ -23,6 +23,8 @@ __all__ = ["BUGS", "Bug", "run"]
 
 ROOT = Path(__file__).parents[2]
 POWER = "tests/crash/test_power_loss.py::test_a_power_cut_at_any_moment"
+TRANSACTIONS = "tests/crash/test_transaction_power_loss.py"
+SETTLED = "tests/broker/test_transaction_recovery.py"
 KILL = "tests/crash/test_kill_at_call.py::test_killed_before_every_call"
 
 
@@ -124,6 +126,19 @@ BUGS = [
         "    segment->has_tail = segment->log->operations->truncate(segment->log, size, &ignored) != LS_OK;",
         "    ignored.status = LS_OK;\n    segment->has_tail = size < 0;",
         ("tests/storage/test_full_disk.py", "tests/crash/test_io_errors.py -k full_disk")),
+    Bug("a commit is flushed without its records", "logstore/broker/ended_transactions.py",
+        "flush_together([place, *places.values()])", "flush_together([place])",
+        (f"{SETTLED} -k on_disk", TRANSACTIONS)),
+    Bug("a commit counts without its records", "logstore/broker/stored_transactions.py",
+        "            if log is not None and log.log_end_offset < end_offset:", "            if False:",
+        (f"{SETTLED} -k counts", TRANSACTIONS)),
+    Bug("a commit that did not count is forgotten in memory alone", "logstore/broker/stored_transactions.py",
+        "                    self._revise(decision)", "                    decision.commit = False",
+        (f"{SETTLED} -k counts",)),
+    Bug("a commit ends the next transaction as well", "logstore/broker/stored_transactions.py",
+        "                decision = decisions.get((producer_id, epoch + 1))",
+        "                decision = decisions.get((producer_id, epoch + 1), decisions.get((producer_id, epoch)))",
+        (f"{SETTLED} -k next_transaction", TRANSACTIONS)),
 ]  # fmt: skip
 
 
