@@ -8,6 +8,7 @@ import time
 import pytest
 
 import logstore
+from logstore.clients.producer import Producer
 from logstore.model import RecordMetadata
 
 SECONDS = 10  # longer than anything here takes
@@ -275,6 +276,20 @@ def test_a_producer_nobody_closes_delivers_and_warns(tmp_path):
         with pytest.warns(ResourceWarning, match="unclosed Producer"):
             del producer
         assert values_of(broker) == [b"a"]
+
+
+def test_batches_one_after_the_other_do_not_each_wake_the_sender(tmp_path, monkeypatch):
+    turns = []
+    real = Producer._work
+    monkeypatch.setattr(Producer, "_work", lambda producer: turns.append(producer) or real(producer))
+    with logstore.open(tmp_path / "data", durability="appended") as broker, broker.producer(linger_ms=20) as producer:
+        broker.create_topic("orders")
+        began = time.monotonic()
+        for _ in range(300):
+            producer.send("orders", b"a")
+            producer.flush()
+        passed_ms = (time.monotonic() - began) * 1000
+        assert len(turns) <= 2 * passed_ms / 20 + 5
 
 
 def test_callbacks(broker):
