@@ -108,15 +108,24 @@ class StoredTransactions:
                     if value.producer_id in open_in:
                         decisions[_identity(value)] = known.decision
         self._by_producer = {known.producer_id: known for known in self._transactions.values()}
-        self._is_loaded = True
         if not self._broker.read_only:
-            self._raise_epochs()
-            self._find_unsettled(open_in, decisions)
-            for known in list(self._transactions.values()):
-                if known.status is Status.ONGOING or known.status.is_prepared or known.producer_id in self._unsettled:
-                    self._take_up(known)
-            self._settle_the_rest()
-            self._expire()
+            try:
+                self._settle_all(open_in, decisions)
+            except BaseException:
+                self._replays, self._unsettled = [], {}  # whoever comes next reads it again, and judges it again
+                raise
+        self._is_loaded = True
+
+    def _settle_all(
+        self, open_in: dict[int, list[tuple[Log, int]]], decisions: dict[tuple[int, int], Decision]
+    ) -> None:
+        self._raise_epochs()
+        self._find_unsettled(open_in, decisions)
+        for known in list(self._transactions.values()):
+            if known.status is Status.ONGOING or known.status.is_prepared or known.producer_id in self._unsettled:
+                self._take_up(known)
+        self._settle_the_rest()
+        self._expire()
 
     def _open_in_logs(self) -> dict[int, list[tuple[Log, int]]]:
         """The logs that wait for the end of a producer's transaction, each with the epoch it was written in."""

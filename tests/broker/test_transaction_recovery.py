@@ -13,7 +13,7 @@ import pytest
 import logstore
 from logstore.broker.transaction_coordinator import TransactionCoordinator
 from logstore.broker.transaction_state import MARKER_EPOCH_MAX, Status
-from logstore.broker.transactions_topic import TransactionReplay
+from logstore.broker.transactions_topic import TransactionReplay, TransactionsTopic
 from logstore.errors import ConcurrentTransactionsError, DiskFullError, InvalidTxnStateError, StorageFailureError
 from logstore.storage.log import Log
 
@@ -208,6 +208,30 @@ def test_a_decision_counts_if_all_of_the_transaction_is_there(opened, tmp_path, 
     with logstore.open(again_killed) as third:
         assert seen(third) == [b"plain"] * 3
         assert third.topic("t").partition(0).open_transactions() == []
+
+
+def test_what_does_not_count_is_not_carried_out_while_that_cannot_be_noted(opened, tmp_path, monkeypatch, caplog):
+    broker = opened(tmp_path / "data")
+    with broker.producer(transactional_id="x") as producer:
+        producer.begin_transaction()
+        send(producer, b"a")
+        decided = kill_before_markers(broker, tmp_path, monkeypatch, producer)
+    os.truncate(segment(decided, "t-1"), 0)
+    with monkeypatch.context() as patch:
+
+        def write(topic, *state):
+            raise DiskFullError("__transaction_state-0", "write", errno.ENOSPC)
+
+        patch.setattr(TransactionsTopic, "write", write)
+        again = logstore.open(decided)
+        assert "could not be ended yet" in caplog.text
+        with again.producer(transactional_id="x") as producer, pytest.raises(DiskFullError):
+            producer.init_transactions()
+    with again:
+        assert seen(again) == []
+        with again.producer(transactional_id="x") as producer:
+            commit(producer, b"b")
+        assert seen(again) == [b"b"] * 3
 
 
 class FullFor:
