@@ -25,11 +25,14 @@ static LS_NOINLINE ls_status reserve(ls_batch_builder *builder, uint64_t needed_
     if (capacity_bytes < CAPACITY_BYTES_MIN) capacity_bytes = CAPACITY_BYTES_MIN;
     if (capacity_bytes > CAPACITY_BYTES_MAX) capacity_bytes = CAPACITY_BYTES_MAX;
     if (capacity_bytes < needed_bytes) capacity_bytes = needed_bytes;
-    uint8_t *buffer = realloc(builder->buffer, (size_t)capacity_bytes);
+    uint8_t *own = builder->is_lent ? NULL : builder->buffer;
+    uint8_t *buffer = realloc(own, (size_t)capacity_bytes);
     if (buffer == NULL) {
         return ls_fail(fault, LS_NO_MEMORY, "no memory for the batch being built", -1,
                        (int64_t)capacity_bytes, -1);
     }
+    if (builder->is_lent) memcpy(buffer, builder->buffer, builder->size_bytes);
+    builder->is_lent = 0;
     builder->buffer = buffer;
     builder->capacity_bytes = (size_t)capacity_bytes;
     return LS_OK;
@@ -50,8 +53,16 @@ ls_status ls_batch_builder_init(ls_batch_builder *builder, size_t capacity_bytes
 }
 
 void ls_batch_builder_free(ls_batch_builder *builder) {
-    free(builder->buffer);
+    if (!builder->is_lent) free(builder->buffer);
     *builder = (ls_batch_builder){0};
+}
+
+void ls_batch_builder_lend(ls_batch_builder *builder, uint8_t *buffer, size_t capacity_bytes) {
+    ls_batch_builder_free(builder);
+    builder->buffer = buffer;
+    builder->capacity_bytes = capacity_bytes;
+    builder->is_lent = 1;
+    ls_batch_builder_reset(builder);
 }
 
 void ls_batch_builder_reset(ls_batch_builder *builder) {
@@ -331,6 +342,47 @@ ls_status ls_batch_builder_append_many(ls_batch_builder *builder, const ls_span 
         i++;
     }
     *appended = i;
+    return LS_OK;
+}
+
+/* ---- going on with records encoded before ------------------------------------------------------ */
+
+static ls_status refuse_records(ls_fault *fault, int64_t position) {
+    return ls_fail(fault, LS_CORRUPT, "records of an open batch", position, 0, 0);
+}
+
+ls_status ls_batch_builder_restore(ls_batch_builder *builder, int64_t base_timestamp, const uint8_t *records,
+                                   size_t size_bytes, ls_fault *fault) {
+    int32_t count = 0;
+    for (const uint8_t *at = records, *end = records + size_bytes; at < end;) {
+        int32_t length;
+        const uint8_t *body = at;
+        if (ls_varint32_read(&body, end, &length) != LS_OK || length <= 0 || length > end - body) {
+            return refuse_records(fault, at - records);
+        }
+        at = body + length;
+        count++;
+    }
+    ls_batch_header header = {.base_timestamp = base_timestamp,
+                              .last_offset_delta = count - 1,
+                              .records_count = count,
+                              .producer_id = -1};
+    int64_t max_timestamp;
+    int32_t null_key_index;
+    if (count == 0) return refuse_records(fault, 0);
+    ls_status status =
+        ls_batch_check_records(&header, records, records + size_bytes, &max_timestamp, &null_key_index, fault);
+    if (status != LS_OK) return status;
+    uint64_t needed_bytes = (uint64_t)LS_BATCH_HEADER_BYTES + size_bytes;
+    if (needed_bytes > INT32_MAX) return refuse_size(needed_bytes, fault);
+    ls_batch_builder_reset(builder);
+    status = reserve(builder, needed_bytes, fault);
+    if (status != LS_OK) return status;
+    memcpy(builder->buffer + LS_BATCH_HEADER_BYTES, records, size_bytes);
+    builder->size_bytes = (size_t)needed_bytes;
+    builder->base_timestamp = base_timestamp;
+    builder->max_timestamp = max_timestamp;
+    builder->records_count = count;
     return LS_OK;
 }
 

@@ -174,6 +174,7 @@ cdef extern from "logstore/record_batch.h" nogil:
         int64_t base_timestamp
         int64_t max_timestamp
         int32_t records_count
+        bint is_lent
 
     ctypedef struct ls_batch_mark:
         size_t size_bytes
@@ -185,6 +186,9 @@ cdef extern from "logstore/record_batch.h" nogil:
     void ls_batch_builder_reset(ls_batch_builder *builder)
     ls_batch_mark ls_batch_builder_mark(const ls_batch_builder *builder)
     void ls_batch_builder_rewind(ls_batch_builder *builder, ls_batch_mark mark)
+    void ls_batch_builder_lend(ls_batch_builder *builder, uint8_t *buffer, size_t capacity_bytes)
+    ls_status ls_batch_builder_restore(ls_batch_builder *builder, int64_t base_timestamp, const uint8_t *records,
+                                       size_t size_bytes, ls_fault *fault)
     size_t ls_record_size_bytes_max(int32_t key_bytes, int32_t value_bytes,
                                     const ls_record_header *headers, int32_t headers_count)
     ls_status ls_batch_builder_append(ls_batch_builder *builder, int64_t timestamp, ls_span key,
@@ -216,6 +220,34 @@ cdef extern from "logstore/file_identity.h" nogil:
         int64_t birth_ns
 
     ls_status ls_file_identify(const char *path, ls_file_identity *out, ls_fault *fault)
+
+
+cdef extern from "logstore/open_batch.h" nogil:
+    enum:
+        LS_OPEN_BATCH_TOPIC_ID_BYTES
+        LS_OPEN_BATCH_BOOT_ID_BYTES
+
+    ctypedef struct ls_open_batch:
+        uint8_t *map
+        size_t end_bytes
+        bint has_begun
+
+    ctypedef struct ls_open_batch_content:
+        const uint8_t *records
+        size_t records_bytes
+        int64_t base_offset
+        int64_t base_timestamp
+
+    ls_status ls_open_batch_create(const char *path, const uint8_t *topic_id, const uint8_t *boot_id,
+                                   size_t batch_bytes, ls_open_batch *out, ls_fault *fault)
+    void ls_open_batch_free(ls_open_batch *open_batch)
+    uint8_t *ls_open_batch_buffer(const ls_open_batch *open_batch)
+    size_t ls_open_batch_capacity_bytes(const ls_open_batch *open_batch)
+    void ls_open_batch_begin(ls_open_batch *open_batch, int64_t base_offset, int64_t base_timestamp)
+    void ls_open_batch_commit(ls_open_batch *open_batch, size_t size_bytes)
+    void ls_open_batch_clear(ls_open_batch *open_batch)
+    ls_status ls_open_batch_read(const uint8_t *bytes, size_t size, const uint8_t *topic_id, const uint8_t *boot_id,
+                                 ls_open_batch_content *out, ls_fault *fault)
 
 
 cdef extern from "logstore/file.h" nogil:

@@ -2,7 +2,7 @@
 
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t
-from logstore._native.core cimport ls_batch_builder, ls_fault, ls_roll_policy, ls_span
+from logstore._native.core cimport ls_batch_builder, ls_fault, ls_open_batch, ls_roll_policy, ls_span
 from logstore._native.log_flusher cimport LogFlusher
 from logstore._native.record_batch cimport RecordBatch
 from logstore._native.spans cimport HeaderList
@@ -24,6 +24,17 @@ cdef class LogAppender(LogFlusher):
     cdef bint marked_clean          # the checkpoint on disk says so: to be taken back before the first write
     cdef int64_t mark_due_bytes     # size of the active segment from which on the page cache's next mark is due
     cdef bint hand_over_scheduled
+    # The mapped file that the open batch lives in while `appended` records come fast; see `stage` and docs/architecture.md.
+    cdef ls_open_batch open_batch
+    cdef bint stages                # it may be used
+    cdef bint restored              # the builder holds what an earlier process left in the file, which is still there
+    cdef int burst_records          # appended without a pause between them
+    cdef int64_t appended_ms        # when the last one was
+    cdef int64_t stage_after_ms     # the file was refused: not again before
+    cdef bytes open_batch_path
+    cdef bytes topic_id
+    cdef bytes boot_id
+    cdef unsigned long handing_over # the thread that does, or 0
     cdef bint flush_scheduled
     # settings, as plain numbers
     cdef int default_level
@@ -66,6 +77,12 @@ cdef class LogAppender(LogFlusher):
     cdef int check_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
                          Py_ssize_t count, HeaderList headers, int64_t now_ms) except -1
     cdef int hand_over(self) except -1
+    cdef int seal_and_write(self) except -1
+    cdef bint in_burst(self, int64_t now_ms)
+    cdef int begin_staging(self, int64_t now_ms) except -1
+    cdef int end_staging(self, bint remove) except -1
+    cdef int stage(self) except -1
+    cdef int schedule_hand_over(self) except -1
     cdef int publish_end(self) except -1
     cdef int write_batch(self, const void *header, const void *batch, size_t batch_bytes) except -1
     cdef object plan_for(self, const void *header, const uint8_t *batch, bint checked)

@@ -16,14 +16,20 @@ from logstore._native.core cimport (
     LS_BATCH_HEADER_BYTES,
     LS_CODEC_NONE,
     LS_DISK_FULL,
+    LS_END,
     LS_FULL,
     LS_OK,
+    LS_OPEN_BATCH_BOOT_ID_BYTES,
+    LS_OPEN_BATCH_TOPIC_ID_BYTES,
+    LS_UNSUPPORTED,
     ls_batch_builder_append,
     ls_batch_builder_append_many,
     ls_batch_builder_free,
     ls_batch_builder_init,
+    ls_batch_builder_lend,
     ls_batch_builder_mark,
     ls_batch_builder_reset,
+    ls_batch_builder_restore,
     ls_batch_builder_rewind,
     ls_batch_builder_seal,
     ls_batch_header,
@@ -35,6 +41,15 @@ from logstore._native.core cimport (
     ls_batch_stamp_fields,
     ls_batch_stamp_timestamps,
     ls_fault,
+    ls_open_batch_begin,
+    ls_open_batch_buffer,
+    ls_open_batch_capacity_bytes,
+    ls_open_batch_clear,
+    ls_open_batch_commit,
+    ls_open_batch_content,
+    ls_open_batch_create,
+    ls_open_batch_free,
+    ls_open_batch_read,
     ls_record_size_bytes_max,
     ls_segment_append,
     ls_segment_size_bytes,
@@ -56,11 +71,15 @@ from logstore.errors import (
     InvalidRecordError,
     InvalidRequestError,
     InvalidTimestampError,
+    LogstoreError,
     OffsetOutOfRangeError,
     ReadOnlyError,
     RecordTooLargeError,
     UnexpectedOffsetError,
 )
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident()
 
 # States a log's writing can be in, for `_set_write_state`.
 STATE_WRITABLE = <int>WRITABLE
@@ -79,6 +98,16 @@ cdef int PLAN_REPEATS = 5
 cdef int PRODUCER_TRANSACTION_OFFSET = 4
 cdef int REPEATED_LAST_OFFSET = 1
 cdef int REPEATED_TIMESTAMP = 3
+
+# So many records, each within a millisecond of the one before, make a burst.
+cdef int BURST_RECORDS = 16
+# The file is as large as the largest batch; beyond this one a system call a batch costs nothing.
+cdef int64_t STAGED_BATCH_BYTES_MAX = 1 << 20
+# Each is a map of this process and a file; further logs write each record.
+cdef int OPEN_BATCHES_MAX = 64
+cdef int open_batches_count = 0
+cdef int64_t REFUSED_MS = 10_000
+cdef int64_t IDLE_MS = 500
 
 cdef str BUFFERED = "buffered"
 cdef str APPENDED = "appended"
@@ -122,16 +151,23 @@ cdef class LogAppender(LogFlusher):
         self.aborted_entries = []
 
     def __dealloc__(self):
+        global open_batches_count
         ls_batch_builder_free(&self.builder)
+        if self.open_batch.map != NULL:
+            open_batches_count -= 1
+            ls_open_batch_free(&self.open_batch)
 
     # ---- set-up, by the class derived from this one -----------------------------------------------
 
     def _configure(self, *, int level, int codec, codec_level, int64_t segment_bytes, int64_t segment_ms,
                    int64_t batch_bytes, int64_t message_bytes_max, int64_t timestamp_before_max_ms,
                    int64_t timestamp_after_max_ms, int64_t flush_messages, bint flush_by_time, bint append_time,
-                   bint keys_required, clock):
+                   bint keys_required, bint stages, clock):
         """Takes settings over, between two appends."""
         with self.mutex:
+            # Whoever counts records between flushes, or their bytes in a batch, gets each written.
+            self.stages = (stages and self.open_batch_path is not None and flush_messages == INT64_MAX
+                           and batch_bytes <= STAGED_BATCH_BYTES_MAX)
             self.default_level = level
             self.codec = codec
             self.codec_level = codec_level
@@ -169,7 +205,7 @@ cdef class LogAppender(LogFlusher):
         self.active = active
         self.roll_policy.created_ms = active.created_ms
         self.aborted_entries = aborted
-        self.segments = segments
+        self.segment_list = segments
 
     def _replace_segments(self, tuple old not None, tuple new not None):
         """Publishes other segments in place of some neighbours, none of them active; False where those are not there.
@@ -178,13 +214,13 @@ cdef class LogAppender(LogFlusher):
         """
         cdef Py_ssize_t i
         with self.mutex:
-            bases = [(<Segment>segment).base_offset for segment in self.segments]
+            bases = [(<Segment>segment).base_offset for segment in self.segment_list]
             if not old or old[0] not in bases:
                 return False
             i = bases.index(old[0])
             if tuple(bases[i:i + len(old)]) != old or i + len(old) >= len(bases):
                 return False
-            self.segments = self.segments[:i] + new + self.segments[i + len(old):]
+            self.segment_list = self.segment_list[:i] + new + self.segment_list[i + len(old):]
             self.replacement_count += 1
         return True
 
@@ -411,6 +447,7 @@ cdef class LogAppender(LogFlusher):
                             bint has_timestamp, int level, int64_t expected_offset=-1) except -1:
         cdef int64_t now_ms = self.now_ms()
         cdef int64_t offset
+        cdef bint stage
         cdef ls_batch_mark mark
         cdef ls_fault fault
         if not has_timestamp:
@@ -424,13 +461,17 @@ cdef class LogAppender(LogFlusher):
                 self.check_writable()
             if expected_offset >= 0:
                 self.check_expected(expected_offset)
+            stage = level == LEVEL_APPENDED and self.stages and self.in_burst(now_ms)
             if self.waiters and level != LEVEL_BUFFERED:
+                stage = False
                 self.announce_to_waiters()  # as early as that: encoding takes its time, too, where nothing is in the cache
             if self.builder.records_count and self.builder.size_bytes + ls_record_size_bytes_max(
                 key.size_bytes, value.size_bytes, headers.items if headers is not None else NULL,
                 headers.count if headers is not None else 0
             ) > <size_t>self.batch_bytes_max:
                 self.hand_over()
+            if stage and self.open_batch.map == NULL:
+                self.begin_staging(now_ms)
             mark = ls_batch_builder_mark(&self.builder)
             if ls_batch_builder_append(&self.builder, timestamp, key[0], value[0],
                                        headers.items if headers is not None else NULL,
@@ -438,7 +479,9 @@ cdef class LogAppender(LogFlusher):
                 raise_fault(&fault, "<memory>")
             offset = self.next_offset
             self.next_offset += 1
-            if level != LEVEL_BUFFERED:
+            if stage and self.builder.is_lent:
+                self.stage()
+            elif level != LEVEL_BUFFERED:
                 try:
                     self.hand_over()
                 except BaseException:
@@ -448,23 +491,166 @@ cdef class LogAppender(LogFlusher):
                         self.next_offset = offset
                     raise
             elif not self.hand_over_scheduled:
-                self._schedule_hand_over()  # first: a signal handler may raise in it
-                self.hand_over_scheduled = True
+                self.schedule_hand_over()  # first: a signal handler may raise in it
         finally:
             self.mutex.release()
         if (level == LEVEL_FLUSHED or self.flush_due
-                or self.log_end_offset - self._flush_lock.flushed_offset >= self.flush_messages):
+                or self.end_offset - self._flush_lock.flushed_offset >= self.flush_messages):
             self.acknowledge(offset + 1, level)
         return offset
+
+    # ---- the open batch in a mapped file -------------------------------------------------------------
+
+    cdef bint in_burst(self, int64_t now_ms):
+        """Whether records come so fast that a system call for each is too much. The lock is held."""
+        cdef int64_t pause_ms = now_ms - self.appended_ms
+        self.appended_ms = now_ms
+        if pause_ms > 1 or pause_ms < 0:
+            self.burst_records = 0
+            return False
+        if self.burst_records < BURST_RECORDS:
+            self.burst_records += 1
+            return False
+        return True
+
+    cdef int begin_staging(self, int64_t now_ms) except -1:
+        """Has the open batch live in a file of its own from here on, if that is possible. The lock is held."""
+        global open_batches_count
+        cdef ls_fault fault
+        cdef ls_status status
+        if now_ms < self.stage_after_ms or open_batches_count >= OPEN_BATCHES_MAX:
+            return 0
+        self.hand_over()
+        status = ls_open_batch_create(PyBytes_AS_STRING(self.open_batch_path),
+                                      <const uint8_t *>PyBytes_AS_STRING(self.topic_id),
+                                      <const uint8_t *>PyBytes_AS_STRING(self.boot_id),
+                                      self.batch_bytes_max, &self.open_batch, &fault)
+        if status != LS_OK:
+            # Nothing depends on it: records are written one by one, as before.
+            self.stages = status != LS_UNSUPPORTED
+            self.stage_after_ms = now_ms + REFUSED_MS
+            self._remove_open_batch_file()
+            return 0
+        open_batches_count += 1
+        ls_batch_builder_lend(&self.builder, ls_open_batch_buffer(&self.open_batch),
+                              ls_open_batch_capacity_bytes(&self.open_batch))
+        self._staging_began()
+        return 0
+
+    cdef int stage(self) except -1:
+        """Acknowledges what stands in the open batch: from here on it survives the process. The lock is held."""
+        if not self.open_batch.has_begun:
+            ls_open_batch_begin(&self.open_batch, self.next_offset - self.builder.records_count,
+                                self.builder.base_timestamp)
+        ls_open_batch_commit(&self.open_batch, self.builder.size_bytes)
+        self.staged = True
+        if not self.hand_over_scheduled:
+            self.schedule_hand_over()
+        return 0
+
+    cdef int schedule_hand_over(self) except -1:
+        self.handing_over = PyThread_get_thread_ident()
+        try:
+            self._schedule_hand_over(self.staged)
+        finally:
+            self.handing_over = 0
+        self.hand_over_scheduled = True
+        return 0
+
+    cdef int surface(self) except -1:
+        """Hands over what is staged, for a reader. Where the segment refuses it, it stays where it is, and acknowledged."""
+        if self.write_state != WRITABLE or self.handing_over == PyThread_get_thread_ident():
+            return 0
+        with self.mutex:
+            if self.staged and self.write_state == WRITABLE:
+                try:
+                    self.now_ms()
+                    self.hand_over()
+                except LogstoreError:
+                    pass
+        return 0
+
+    cdef int end_staging(self, bint remove) except -1:
+        """Lets go of the file, which is removed where nothing in it is needed any more. The lock is held."""
+        global open_batches_count
+        cdef ls_fault fault
+        if self.open_batch.map == NULL:
+            return 0
+        if self.builder.is_lent:
+            memset(&self.builder, 0, sizeof(self.builder))
+            if ls_batch_builder_init(&self.builder, 4096, &fault) != LS_OK:
+                raise_fault(&fault, "<memory>")
+        ls_open_batch_free(&self.open_batch)
+        open_batches_count -= 1
+        if remove:
+            self._remove_open_batch_file()
+        return 0
+
+    def _stage_in(self, bytes path not None, bytes topic_id not None, bytes boot_id not None):
+        """Where the open batch may live: a path, the topic's id, and what tells one run of the system from the next."""
+        self.open_batch_path = path
+        self.topic_id = topic_id.ljust(LS_OPEN_BATCH_TOPIC_ID_BYTES, b"\0")
+        self.boot_id = boot_id
+        if len(self.topic_id) != LS_OPEN_BATCH_TOPIC_ID_BYTES or len(boot_id) != LS_OPEN_BATCH_BOOT_ID_BYTES:
+            raise ValueError("a topic id has 24 bytes at most, a boot id 16")
+
+    def _end_staging(self):
+        """The lock is held, the open batch handed over."""
+        self.end_staging(True)
+
+    def _close_writing(self, int state):
+        """Takes no more records. What was acknowledged as `appended` and could not be handed over stays in the file."""
+        with self.mutex:
+            self.write_state = state
+            self.end_staging(not self.staged)
+
+    def _end_staging_if_idle(self):
+        """Whether the file was let go, since no burst came for a while. The lock is held."""
+        if self.open_batch.map != NULL and 0 <= self.last_now_ms - self.appended_ms < IDLE_MS:
+            return False
+        self.end_staging(True)
+        return True
+
+    def _restore_open_batch(self, bytes content not None):
+        """Takes over the records that an earlier process of this run of the system left in its open batch.
+
+        Returns
+        -------
+        int
+            How many; 0 where there are none, or where they are in the log already, or follow on from another one.
+
+        Raises
+        ------
+        CorruptDataError
+            The file is not what was stored.
+        """
+        cdef ls_open_batch_content found
+        cdef ls_fault fault
+        cdef ls_status status = ls_open_batch_read(
+            <const uint8_t *>PyBytes_AS_STRING(content), PyBytes_GET_SIZE(content),
+            <const uint8_t *>PyBytes_AS_STRING(self.topic_id), <const uint8_t *>PyBytes_AS_STRING(self.boot_id),
+            &found, &fault)
+        if status == LS_END or (status == LS_OK and found.base_offset != self.next_offset):
+            return 0
+        if status != LS_OK:
+            raise_fault(&fault, self.open_batch_path.decode())
+        with self.mutex:
+            if ls_batch_builder_restore(&self.builder, found.base_timestamp, found.records, found.records_bytes,
+                                        &fault) != LS_OK:
+                raise_fault(&fault, self.open_batch_path.decode())
+            self.next_offset += self.builder.records_count
+            self.restored = True
+            self.staged = True
+        return self.builder.records_count
 
     cdef int acknowledge(self, int64_t end_offset, int level) except -1:
         """What is left to do once records are in the log: fdatasync if the level or flush.messages asks for it."""
         if level == LEVEL_FLUSHED:
             self.flush_due = False
             self.wait_flushed(end_offset)
-        elif self.flush_due or self.log_end_offset - self._flush_lock.flushed_offset >= self.flush_messages:
+        elif self.flush_due or self.end_offset - self._flush_lock.flushed_offset >= self.flush_messages:
             self.flush_due = False
-            self.wait_flushed(self.log_end_offset)
+            self.wait_flushed(self.current_end())
         return 0
 
     cdef int check_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
@@ -551,16 +737,15 @@ cdef class LogAppender(LogFlusher):
                 if level != LEVEL_BUFFERED:
                     self.hand_over()
                 elif self.builder.records_count and not self.hand_over_scheduled:
-                    self._schedule_hand_over()  # first: a signal handler may raise in it
-                    self.hand_over_scheduled = True
+                    self.schedule_hand_over()  # first: a signal handler may raise in it
             except BaseException as error:
                 # Only records of this call may be dropped: those buffered before it were acknowledged.
-                if self.log_end_offset < first:
+                if self.end_offset < first:
                     ls_batch_builder_rewind(&self.builder, mark)
                     self.next_offset = first
                 else:
                     ls_batch_builder_reset(&self.builder)
-                    self.next_offset = self.log_end_offset
+                    self.next_offset = self.end_offset
                 error.add_note(
                     f"{max(self.next_offset - first, 0)} of {count} records were appended before it, from offset {first} on."
                 )
@@ -572,11 +757,32 @@ cdef class LogAppender(LogFlusher):
     cdef int hand_over(self) except -1:
         """Seals the open batch and writes it with one call. The lock is held. On an exception the records stay in
         the open batch, unless they are in the log."""
+        if self.builder.records_count == 0:
+            self.staged = False
+            return 0
+        # Python code that runs meanwhile, a signal handler even, may look at the log's end: it gets the one of before.
+        self.handing_over = PyThread_get_thread_ident()
+        try:
+            self.seal_and_write()
+            ls_batch_builder_reset(&self.builder)
+            if self.open_batch.map != NULL:
+                ls_open_batch_clear(&self.open_batch)
+                if not self.builder.is_lent:  # one batch was larger
+                    ls_batch_builder_lend(&self.builder, ls_open_batch_buffer(&self.open_batch),
+                                          ls_open_batch_capacity_bytes(&self.open_batch))
+            self.publish_end()
+            self.staged = False
+            if self.restored:
+                self.restored = False
+                self._remove_open_batch_file()
+        finally:
+            self.handing_over = 0
+        return 0
+
+    cdef int seal_and_write(self) except -1:
         cdef ls_batch_stamp_fields fields
         cdef ls_batch_header header
         cdef bytes compressed
-        if self.builder.records_count == 0:
-            return 0
         fields.base_offset = self.next_offset - self.builder.records_count
         fields.partition_leader_epoch = self.leader_epoch
         fields.attributes = 0
@@ -599,13 +805,11 @@ cdef class LogAppender(LogFlusher):
                 self.write_batch(&header, self.builder.buffer, self.builder.size_bytes)
             else:
                 self.write_batch(&header, PyBytes_AS_STRING(compressed), PyBytes_GET_SIZE(compressed))
-        ls_batch_builder_reset(&self.builder)
-        self.publish_end()
         return 0
 
     cdef int publish_end(self) except -1:
         self.batches_count += 1
-        ls_publish(&self.log_end_offset, self.next_offset)
+        ls_publish(&self.end_offset, self.next_offset)
         if self.first_unstable_offset != self.unstable_after:
             self.first_unstable_offset = self.unstable_after  # after the end: see log_state.pxd
         if self.waiters:

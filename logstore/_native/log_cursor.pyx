@@ -131,7 +131,9 @@ cdef class LogCursor:
         while True:
             self.log.check_readable()
             # The end offset first: everything below it is published before it is.
-            log_end_offset = self.log.log_end_offset
+            log_end_offset = self.log.end_offset
+            if self.log.staged and self.next_offset >= log_end_offset:
+                log_end_offset = self.log.current_end()
             limit = min(log_end_offset, self.log.first_unstable_offset) if self.committed else log_end_offset
             self.check_truncation()
             if self.next_offset >= self.stop_offset or self.next_offset >= limit:
@@ -251,7 +253,7 @@ cdef class LogCursor:
     cdef bint locate(self) except -1:
         """Finds segment and position of the batch that holds next_offset; False where there is none yet."""
         self.seen_replacements = self.log.replacement_count
-        cdef tuple segments = self.log.segments
+        cdef tuple segments = self.log.segment_list
         cdef Py_ssize_t low = 0
         cdef Py_ssize_t high = len(segments)
         cdef Py_ssize_t middle
@@ -292,7 +294,7 @@ cdef class LogCursor:
                 refresh()  # another process may have deleted it
             if self.next_offset < self.log.log_start_offset:
                 raise out_of_range(self.log, self.next_offset) from None
-            if segment in self.log.segments:
+            if segment in self.log.segment_list:
                 raise
             return None
 
@@ -306,7 +308,7 @@ cdef class LogCursor:
 
     cdef bint next_segment(self) except -1:
         """Goes on in the segment after this one; False where this is the last."""
-        cdef tuple segments = self.log.segments
+        cdef tuple segments = self.log.segment_list
         cdef Py_ssize_t i
         cdef Segment segment
         for i in range(len(segments)):
@@ -404,7 +406,7 @@ cdef class LogCursor:
         cdef int64_t first = self.next_offset
         cdef ls_batch_location location
         cdef Segment segment
-        cdef tuple segments = self.log.segments
+        cdef tuple segments = self.log.segment_list
         cdef int64_t target
         # Through the offset index first, then segment by segment.
         for item in segments:
@@ -428,7 +430,7 @@ cdef class LogCursor:
                 self.next_offset = segment.options.end_offset_max
                 return first, self.next_offset
         self.segment = None
-        self.next_offset = self.log.log_end_offset
+        self.next_offset = self.log.current_end()
         return first, self.next_offset
 
 

@@ -59,7 +59,7 @@ cdef class LogFlusher(LogState):
         if turn == TURN_INTERRUPTED:
             return STEP_INTERRUPTED
         # The end before the segment: see hot_segment. The caller holds the segment it compares with.
-        end_offset = ls_observe(&self.log_end_offset)
+        end_offset = ls_observe(&self.end_offset)
         if (ls_observe_pointer(&self.hot_segment) != <void *>active or self.write_state != WRITABLE
                 or ls_segment_size_bytes(active.segment) >= self.cold_position):
             return STEP_COLD

@@ -17,15 +17,18 @@ cdef class LogTail:
 
 
 # Published by the writer, loaded by readers, each by one assignment. Order of publication: the segment's
-# size, then `segments`, then `log_end_offset`; readers load in the opposite order.
+# size, then `segments`, then `end_offset`; readers load in the opposite order.
 cdef class LogState:
     cdef readonly str topic
     cdef readonly int partition
-    cdef readonly tuple segments                # of Segment, ascending; the last one is active
+    cdef tuple segment_list                     # of Segment, ascending; the last one is active
     cdef readonly int64_t log_start_offset
-    cdef readonly int64_t log_end_offset        # readers see records below it
-    # First offset of the oldest open transaction, INT64_MAX for none. Lowered before log_end_offset rises past it, raised
-    # after: readers that load log_end_offset first find every transaction below both decided.
+    cdef readonly int64_t end_offset            # records below it are in segments
+    # Records are acknowledged as `appended` that are not in a segment yet: whoever looks at the end has them handed over
+    # first, by `log_end_offset`. Set and taken back by the writer, taken back after the end is published.
+    cdef readonly bint staged
+    # First offset of the oldest open transaction, INT64_MAX for none. Lowered before end_offset rises past it, raised
+    # after: readers that load end_offset first find every transaction below both decided.
     cdef readonly int64_t first_unstable_offset
     cdef readonly bint aborted_possible         # some transaction was aborted, or that is not known
     cdef readonly int64_t truncation_count      # how often records were taken away from the end
@@ -38,7 +41,8 @@ cdef class LogState:
     cdef LogTail tail                           # None where nobody waited for the last batch, or it was large
     cdef tuple waiters                          # objects with notify(), each once; empty almost always
 
-    cdef int64_t stable_end(self) noexcept
+    cdef int64_t current_end(self) except? -1
+    cdef int surface(self) except -1
     cdef int check_readable(self) except -1
     cdef int notify_waiters(self) except -1
     cdef bint announce_to_waiters(self)

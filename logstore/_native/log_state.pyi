@@ -9,9 +9,9 @@ class Notified(Protocol):
 class LogState:
     topic: str
     partition: int
-    segments: tuple[Segment, ...]
     log_start_offset: int
-    log_end_offset: int
+    end_offset: int
+    staged: bool
     truncation_count: int
     truncation_offsets: list[int]
     replacement_count: int
@@ -19,6 +19,10 @@ class LogState:
     is_open: bool
     first_unstable_offset: int
     aborted_possible: bool
+    @property
+    def segments(self) -> tuple[Segment, ...]: ...
+    @property
+    def log_end_offset(self) -> int: ...
     def add_waiter(self, waiter: Notified) -> None: ...
     def remove_waiter(self, waiter: Notified) -> None: ...
     def _identify(self, topic: str, partition: int) -> None: ...

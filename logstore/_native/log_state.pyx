@@ -29,16 +29,33 @@ cdef class LogState:
 
     def __cinit__(self, *args, **kwargs):
         self.topic = ""
-        self.segments = ()
+        self.segment_list = ()
         self.waiters = ()
         self.truncation_offsets = []
         self.is_open = True
         self.first_unstable_offset = INT64_MAX
 
-    cdef int64_t stable_end(self) noexcept:
-        """Up to where every transaction is decided."""
-        cdef int64_t end_offset = self.log_end_offset  # first; see log_state.pxd
-        return min(end_offset, self.first_unstable_offset)
+    cdef int64_t current_end(self) except? -1:
+        """The log end offset: everything acknowledged as `appended` is in a segment below it."""
+        if self.staged:
+            self.surface()
+        return self.end_offset
+
+    cdef int surface(self) except -1:
+        """Has staged records handed over; the writer's half knows how."""
+        return 0
+
+    @property
+    def segments(self):
+        """The segments, ascending; the last one is active."""
+        if self.staged:
+            self.surface()
+        return self.segment_list
+
+    @property
+    def log_end_offset(self):
+        """The offset that the next record visible to readers will get."""
+        return self.current_end()
 
     def _aborted_between(self, int64_t start_offset, int64_t end_offset):
         """Aborted transactions that overlap ``[start, end)``, as (producer id, first offset, last offset, ..)."""
@@ -117,7 +134,7 @@ cdef class LogState:
         if contiguous is not None:
             self.contiguous = contiguous
         if segments is not None:
-            self.segments = segments
+            self.segment_list = segments
         if replaced:
             self.replacement_count += 1
         if log_start_offset is not None:
@@ -127,7 +144,7 @@ cdef class LogState:
         if first_unstable_offset is not None:
             self.first_unstable_offset = min(self.first_unstable_offset, <int64_t>first_unstable_offset)
         if log_end_offset is not None:
-            self.log_end_offset = log_end_offset
+            self.end_offset = log_end_offset
         if first_unstable_offset is not None:
             self.first_unstable_offset = first_unstable_offset
         if self.waiters:

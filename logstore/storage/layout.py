@@ -17,6 +17,7 @@ __all__ = [
     "LOG_START_FILE",
     "METADATA_FILE",
     "META_PROPERTIES_FILE",
+    "OPEN_BATCH_FILE",
     "PARTITION_METADATA_FILE",
     "PRODUCER_IDS_FILE",
     "RECOVERY_POINT_FILE",
@@ -41,6 +42,7 @@ LEADER_EPOCH_FILE = "leader-epoch-checkpoint"
 METADATA_FILE = "logstore.topics"
 CHECKPOINT_FILE = "logstore.checkpoint"
 DIGESTS_FILE = "logstore.digests"
+OPEN_BATCH_FILE = "logstore.open-batch"
 REPAIR_FILE = "logstore.repair"
 PRODUCER_IDS_FILE = "logstore.producer-ids"
 

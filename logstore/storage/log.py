@@ -26,6 +26,7 @@ from logstore.errors import (
 )
 from logstore.model import Durability, RecoveryReport
 from logstore.storage import layout
+from logstore.storage.cache_mark import boot_id
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
 from logstore.storage.cleaner_checkpoint import lower_cleaner_offset
 from logstore.storage.config import TopicConfig
@@ -44,6 +45,7 @@ from logstore.storage.recovery import (
     rewrite_unflushed,
     write_indexes,
 )
+from logstore.storage.open_batch import open_batch_path, restore_open_batch
 from logstore.storage.retention import RetentionPlan
 from logstore.storage.segment_deletion import (
     DeletedFiles,
@@ -264,6 +266,8 @@ class Log(FlushedLog):
         )
         self._set_flushed_offset(opened.flushed_offset)
         if writable:
+            if (run := boot_id()) is not None:
+                self._stage_in(os.fsencode(open_batch_path(self.path)), str(self.topic_id).encode(), run)
             self._apply_config()
         if writable and self.damage is None:
             self._is_clean = self._checkpoint.is_clean
@@ -278,6 +282,20 @@ class Log(FlushedLog):
             if opened.flushed_offset < opened.log_end_offset and self.config["flush.ms"] != INT64_MAX:
                 self._flush_was_scheduled(True)
                 self._schedule_flush()
+            self._restore(trust_open_batch=trust_checkpoint)
+
+    def _restore(self, *, trust_open_batch: bool) -> None:
+        torn = restore_open_batch(self, trust=trust_open_batch)
+        if torn is None:
+            return
+        storage_logger().warning(
+            "%s: %d bytes are not what was appended to the open batch (%s); the log ends at offset %d, the bytes are kept in %s",
+            torn.path, torn.cut_bytes, torn.reason, torn.cut_offset, torn.kept_as,
+        )
+        if not self.recovery_report.cut_bytes:
+            self.recovery_report = torn._replace(
+                scanned_bytes=self.recovery_report.scanned_bytes, rebuilt_indexes=self.recovery_report.rebuilt_indexes
+            )
 
     def _load_producers_of(self, opened: OpenedLog, log_start_offset: int, stored: Checkpoint | None) -> None:
         """Loads what is known of producers, if the log is to be written or its readers have asked for it."""
@@ -317,6 +335,7 @@ class Log(FlushedLog):
             flush_by_time=config["flush.ms"] != INT64_MAX,
             append_time=config["message.timestamp.type"] == "LogAppendTime",
             keys_required=config.is_compacted,
+            stages=config["logstore.open.batch.mapped"],
             clock=self._clock,
         )
 
@@ -545,6 +564,7 @@ class Log(FlushedLog):
         if offset >= self.log_end_offset:
             return
         lower_cleaner_offset(self.path, self.topic, self.partition, offset)
+        self._end_staging()  # before the directory is synced: nothing that is cut may come back from there
         truncations = self.truncation_count
         # The checkpoint is about to say where the log ends: all that stays must be on disk by then.
         self._sync()
@@ -720,7 +740,7 @@ class Log(FlushedLog):
             if self.is_writable:
                 self._close_in_good_order()
         finally:
-            self._set_write_state(log_appender.STATE_CLOSED)
+            self._close_writing(log_appender.STATE_CLOSED)
             self._publish(is_open=False)
             if not self.read_only:
                 unlink_all(self._deleted_files)

@@ -14,6 +14,7 @@ from logstore.storage.cache_mark import MARK_INTERVAL_BYTES, CacheMark, identify
 from logstore.storage.checkpoint import Checkpoint
 from logstore.storage.files import sync_directory
 from logstore.storage.log_reading import ReadableLog
+from logstore.storage.open_batch import forget_open_batch
 from logstore.storage.recovery import sync_indexes, write_indexes
 from logstore.storage.segment_digests import SegmentDigests, digest_of
 
@@ -26,6 +27,9 @@ __all__ = ["FlushedLog", "nothing", "storage_logger"]
 # what was not flushed.
 CHECKPOINT_INTERVAL_BYTES = 4 << 20
 
+# Longest time an appended record of a burst is invisible to other processes; and how often is looked whether bursts go on.
+STAGED_LINGER_MS = 2
+STAGING_LOOK_MS = 1000
 
 # Bytes of one segment after which its producers are written down once more: what is replayed after a crash at most.
 SNAPSHOT_INTERVAL_BYTES = 16 << 20
@@ -85,8 +89,19 @@ class FlushedLog(ReadableLog):
                 write_indexes(segment)
                 self._checkpoint_file.write_mark(CacheMark.of(identity, segment, has_producers=self.has_producers))
 
-    def _schedule_hand_over(self) -> None:
-        self._scheduler.schedule(self.config["logstore.linger.ms"], self._hand_over_in_background)
+    def _schedule_hand_over(self, staged: bool = False) -> None:
+        linger_ms = self.config["logstore.linger.ms"]
+        self._scheduler.schedule(min(linger_ms, STAGED_LINGER_MS) if staged else linger_ms, self._hand_over_in_background)
+
+    def _staging_began(self) -> None:
+        self._scheduler.schedule(STAGING_LOOK_MS, self._end_staging_in_background)
+
+    def _end_staging_in_background(self) -> None:
+        if self.is_writable and not self._locked(self._end_staging_if_idle):
+            self._staging_began()
+
+    def _remove_open_batch_file(self) -> None:
+        forget_open_batch(self.path)
 
     def _schedule_flush(self) -> None:
         self._scheduler.schedule(self.config["flush.ms"], self._flush_in_background)
@@ -159,7 +174,7 @@ class FlushedLog(ReadableLog):
         # Size before end offset before segments: each covers what was read before it.
         active = self.segments[-1]
         position = active.size_bytes
-        end_offset = self.log_end_offset
+        end_offset = self.end_offset
         segments = self.segments
         try:
             self._sync_segments(segments)

@@ -229,7 +229,7 @@ def delete_before(
         if log.has_producers:
             log._locked(lambda: log._freeze_producers(durable=True))
         active = log.segments[-1]
-        flushed = log._state_at(active.base_offset, active.size_bytes, log.log_end_offset)
+        flushed = log._state_at(active.base_offset, active.size_bytes, log.end_offset)
         log._sync()
         gone = log._locked(_move_start, log, offset, flushed, rolls_active, holds)
         if gone is None:
@@ -275,7 +275,7 @@ def _move_start(
         log._freeze_producers(durable=True)
         log._sync()
         active = log.segments[-1]
-        flushed = log._state_at(active.base_offset, active.size_bytes, log.log_end_offset)
+        flushed = log._state_at(active.base_offset, active.size_bytes, log.end_offset)
     log._checkpoint = flushed._replace(log_start_offset=offset, is_contiguous=log._checkpoint.is_contiguous)
     log._checkpoint_file.replace(log._checkpoint)
     log._publish(log_start_offset=offset)

@@ -110,7 +110,7 @@ def prepare_swaps(log: Log, *, contiguous: bool) -> None:
         # Size before end offset before segments, as in every flush.
         active = log.segments[-1]
         position = active.size_bytes
-        end_offset = log.log_end_offset
+        end_offset = log.end_offset
         log._sync()
         log._locked(_move_checkpoint, log, log._state_at(active.base_offset, position, end_offset), contiguous)
 

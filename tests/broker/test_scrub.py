@@ -32,7 +32,8 @@ def clock():
 def broker(tmp_path):
     with logstore.open(tmp_path / "data", durability="appended", housekeeping=False) as opened:
         for name in ("a", "b"):
-            topic = opened.create_topic(name, segment_bytes=1024, index_interval_bytes=100)
+            topic = opened.create_topic(
+                name, segment_bytes=1024, index_interval_bytes=100, logstore_open_batch_mapped=False)
             for number in range(60):
                 topic.append(b"value-%d" % number)
             topic.flush()

@@ -111,6 +111,23 @@ def append(book: Book, broker) -> None:
     book.append_many(log, 4)
 
 
+def burst(book: Book, broker) -> None:
+    """Records acknowledged as `appended`, fast enough to be staged, with rolls, a flush and a truncation between."""
+    log = broker.topic("t").partition(0)
+    log._clock = lambda: 1_700_000_000_000
+    log._apply_config()
+    for _ in range(3):
+        pairs = [book.append(log, durability="appended") for _ in range(30)]
+        log.flush()
+        for offset, identity in pairs:
+            book.say(f"appended t {offset} {identity}")
+    for _ in range(20):
+        book.append(log, durability="appended")
+    book.truncate(log, log.log_end_offset - 3)
+    for _ in range(20):
+        book.append(log, durability="appended")
+
+
 def roll(book: Book, broker) -> None:
     log = broker.topic("t").partition(0)
     log.roll()
@@ -273,6 +290,7 @@ def erase(book: Book, broker) -> None:
 
 OPERATIONS: dict[str, tuple[Callable, Callable]] = {
     "append": (start_with_records, append),
+    "burst": (start_with_records, burst),
     "roll": (start_with_records, roll),
     "truncate": (start_with_records, truncate),
     "truncate_first_batch_of_a_segment": (start_with_records, truncate_first_batch_of_a_segment),

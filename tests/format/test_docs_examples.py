@@ -44,6 +44,7 @@ from logstore.broker.transaction_state import (
 )
 from logstore.records import codecs
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
+from logstore.storage.log import Log
 from logstore.storage.segment_digests import SegmentDigest, SegmentDigests
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -295,6 +296,19 @@ def test_log_checkpoint_example_reads_as_it_says(tmp_path):
     path.write_bytes(data.ljust(4096, b"\0"))
     state = CheckpointFile(str(path)).read()
     assert state == Checkpoint(0, 1000, 512, 40960, 1000, is_clean=True)
+
+
+def test_open_batch_example_reads_as_it_says(tmp_path, monkeypatch):
+    _, block = example("open-batch-block")
+    _, records = example("open-batch-records")
+    with Log(tmp_path / "orders-0", topic_id="AbCdEfGhIjKlMnOpQrStUv") as log:
+        log.append_many([b""] * 1000)
+    content = block.ljust(128, b"\0") + records[:8]
+    (tmp_path / "orders-0" / "logstore.open-batch").write_bytes(content.ljust(4096, b"\0") + records[8:])
+    monkeypatch.setattr("logstore.storage.log.boot_id", lambda: block[32:48])
+    with Log(tmp_path / "orders-0") as log:
+        (record,) = log.read(1000)
+    assert (record.offset, record.timestamp, record.key, record.value) == (1000, 1700000000000, b"k", b"v1")
 
 
 def test_segment_digests_example_reads_as_it_says(tmp_path):

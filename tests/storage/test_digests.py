@@ -169,7 +169,7 @@ def check_all(directory: Path) -> dict[int, SegmentDigest]:
 
 
 def test_a_log_takes_digests_when_what_it_sealed_is_on_disk(open_log: OpenLog, tmp_path: Path) -> None:
-    log = open_log(segment_bytes=2048, index_interval_bytes=200)
+    log = open_log(segment_bytes=2048, index_interval_bytes=200, logstore_open_batch_mapped=False)
     fill(log)
     log.flush()
     sealed = [segment.base_offset for segment in log.segments[:-1]]

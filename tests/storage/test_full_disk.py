@@ -27,13 +27,14 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(path)], check=True)
 
 
-def fill(path):
+def fill(path, leave_bytes=0):
     with open(path / "filler", "wb", buffering=0) as file:
         try:
             while True:
                 file.write(bytes(4096))
         except OSError:
             pass
+        file.truncate(max(file.tell() - leave_bytes, 0))
 
 
 def append_without_end(log, value):

@@ -11,7 +11,7 @@ from manual_scheduler import ManualScheduler
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
 
-CONFIG = TopicConfig(segment_bytes=1024, index_interval_bytes=0)
+CONFIG = TopicConfig(logstore_open_batch_mapped=False, segment_bytes=1024, index_interval_bytes=0)
 
 
 def open_log(tmp_path, **arguments):

@@ -150,7 +150,7 @@ def test_closing_frees_what_is_pending(open_log, clock):
 
 
 def test_what_a_crash_left_below_the_start_is_removed(open_log, clock, tmp_path):
-    log = open_log(segment_bytes=1024, retention_ms=1, clock=clock)
+    log = open_log(segment_bytes=1024, retention_ms=1, clock=clock, logstore_open_batch_mapped=False)
     fill(log)
     before = tmp_path / "before"
     shutil.copytree(log.path, before)
@@ -181,7 +181,7 @@ def test_readers_standing_in_deleted_data_are_told(open_log, clock):
 
 def test_a_cursor_that_looks_up_a_segment_just_deleted(open_log, clock):
     """It holds the old tuple of segments: the file is gone, and the offset with it."""
-    log = open_log(segment_bytes=1024, clock=clock)
+    log = open_log(segment_bytes=1024, clock=clock, logstore_open_batch_mapped=False)
     fill(log)
     log.close()
     log = open_log(segment_bytes=1024, clock=clock)  # sealed segments are opened when read

@@ -205,12 +205,13 @@ typedef struct ls_span {
 /* What a batch is built from: one growing buffer that starts with room for the header, so that the
  * sealed batch stands in one piece, ready for one write. Zero-initialise, then ls_batch_builder_init. */
 typedef struct ls_batch_builder {
-    uint8_t *buffer; /* owned; header room, then records */
+    uint8_t *buffer; /* header room, then records */
     size_t capacity_bytes;
     size_t size_bytes; /* header room + records so far */
     int64_t base_timestamp; /* of the first record */
     int64_t max_timestamp;
     int32_t records_count;
+    int is_lent; /* the buffer is somebody else's: neither freed nor grown */
 } ls_batch_builder;
 
 /* Where a builder stood, to go back to after a refused record. Only for the builder it came from. */
@@ -225,6 +226,15 @@ void ls_batch_builder_free(ls_batch_builder *builder); /* safe on a zeroed one, 
 void ls_batch_builder_reset(ls_batch_builder *builder); /* empty; keeps the buffer */
 ls_batch_mark ls_batch_builder_mark(const ls_batch_builder *builder);
 void ls_batch_builder_rewind(ls_batch_builder *builder, ls_batch_mark mark);
+
+/* An empty builder goes on in a buffer that stays its owner's, who outlives the use. A batch that outgrows it
+ * moves to one of the builder's own; what was encoded until then stays in the lent one as well. */
+void ls_batch_builder_lend(ls_batch_builder *builder, uint8_t *buffer, size_t capacity_bytes);
+
+/* The records of an unsealed batch, as they were encoded: the empty builder goes on behind them. LS_CORRUPT: they are
+ * none. LS_NO_MEMORY, LS_TOO_LARGE. */
+ls_status ls_batch_builder_restore(ls_batch_builder *builder, int64_t base_timestamp, const uint8_t *records,
+                                   size_t size_bytes, ls_fault *fault);
 
 /* An upper bound of what one record adds. 64-bit arithmetic; never overflows for int32 sizes. */
 size_t ls_record_size_bytes_max(int32_t key_bytes, int32_t value_bytes, const ls_record_header *headers,
