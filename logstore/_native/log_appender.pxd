@@ -34,7 +34,7 @@ cdef class LogAppender(LogFlusher):
     cdef bytes open_batch_path
     cdef bytes topic_id
     cdef bytes boot_id
-    cdef unsigned long handing_over # the thread that does, or 0
+    cdef unsigned long handing_over  # the thread that does, or 0
     cdef bint flush_scheduled
     # settings, as plain numbers
     cdef int default_level

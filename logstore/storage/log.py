@@ -36,6 +36,7 @@ from logstore.storage.flush_scheduler import FlushScheduler
 from logstore.storage.interrupted_swaps import visible_segments
 from logstore.storage.leader_epochs import LeaderEpochs
 from logstore.storage.log_flushing import FlushedLog, nothing, storage_logger
+from logstore.storage.open_batch import open_batch_path, restore_open_batch
 from logstore.storage.recovery import (
     OpenedLog,
     interrupted_truncation,
@@ -45,7 +46,6 @@ from logstore.storage.recovery import (
     rewrite_unflushed,
     write_indexes,
 )
-from logstore.storage.open_batch import open_batch_path, restore_open_batch
 from logstore.storage.retention import RetentionPlan
 from logstore.storage.segment_deletion import (
     DeletedFiles,
@@ -289,7 +289,8 @@ class Log(FlushedLog):
         if torn is None:
             return
         storage_logger().warning(
-            "%s: %d bytes are not what was appended to the open batch (%s); the log ends at offset %d, the bytes are kept in %s",
+            "%s: %d bytes are not what was appended to the open batch (%s); the log ends at offset %d, "
+            "the bytes are kept in %s",
             torn.path, torn.cut_bytes, torn.reason, torn.cut_offset, torn.kept_as,
         )
         if not self.recovery_report.cut_bytes:

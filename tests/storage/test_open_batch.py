@@ -11,17 +11,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import OpenLog
 from manual_scheduler import ManualScheduler
 from test_full_disk import fill, small_disk  # noqa: F401
 
 from logstore.errors import DiskFullError
-from logstore.storage import open_batch
+from logstore.storage.cache_mark import boot_id
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
 
 pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux") or open_batch.boot_id() is None, reason="NOT TESTED: mapped open batches need Linux"
+    not sys.platform.startswith("linux") or boot_id() is None, reason="NOT TESTED: mapped open batches need Linux"
 )
 
 NOW_MS = 1_700_000_000_000
@@ -33,7 +32,7 @@ def value_of(number: int) -> bytes:
 
 
 @pytest.fixture
-def burst(open_log: OpenLog):
+def burst(open_log):
     """Opens a log with 60 records appended, of which the last ones are staged."""
 
     def open_and_append(*, count: int = 60, **settings: object) -> Log:
@@ -330,11 +329,10 @@ def test_a_full_disk_keeps_what_was_acknowledged(small_disk, tmp_path):  # noqa:
     append(log, 60)
     assert log.staged
     fill(small_disk)
-    acknowledged = 60
+    before = log.open_batch_records_count
     with pytest.raises(DiskFullError):
-        while True:
-            log.append(value_of(acknowledged), b"key %d" % acknowledged)
-            acknowledged += 1
+        append(log, 10_000, 60)
+    acknowledged = 60 + log.open_batch_records_count - before
     assert acknowledged > 60, "there is room in the file"
     assert log.log_end_offset < acknowledged, "readers go on with what is in the segment"
     check(killed(log, tmp_path / "killed"), acknowledged)
@@ -351,7 +349,8 @@ def test_a_full_disk_keeps_what_was_acknowledged(small_disk, tmp_path):  # noqa:
 
 
 def test_no_room_for_the_file_costs_nothing_but_speed(small_disk):  # noqa: F811
-    log = Log(small_disk / "orders-0", TopicConfig(), durability="appended", clock=lambda: NOW_MS, scheduler=ManualScheduler())
+    log = Log(small_disk / "orders-0", TopicConfig(), durability="appended", clock=lambda: NOW_MS,
+              scheduler=ManualScheduler())
     append(log, 1)
     fill(small_disk, leave_bytes=20_000)
     append(log, 60)
