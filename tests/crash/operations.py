@@ -115,7 +115,7 @@ def burst(book: Book, broker) -> None:
     """Records acknowledged as `appended`, fast enough to be staged, with rolls, a flush and a truncation between."""
     log = broker.topic("t").partition(0)
     log._clock = lambda: 1_700_000_000_000
-    log._apply_config()
+    log.reconfigure(log.config.with_changes(logstore_open_batch_mapped=True))
     for _ in range(3):
         pairs = [book.append(log, durability="appended") for _ in range(30)]
         log.flush()

@@ -36,6 +36,7 @@ def burst(open_log):
     """Opens a log with 60 records appended, of which the last ones are staged."""
 
     def open_and_append(*, count: int = 60, **settings: object) -> Log:
+        settings.setdefault("logstore_open_batch_mapped", True)
         log = open_log(clock=lambda: NOW_MS, scheduler=ManualScheduler(), **settings)
         append(log, count)
         return log
@@ -78,7 +79,7 @@ def test_a_burst_is_in_the_file_and_found_again_after_a_kill(burst, tmp_path):
 
 def test_single_records_go_straight_to_the_segment(open_log):
     now = [NOW_MS]
-    log = open_log(clock=lambda: now[0], scheduler=ManualScheduler())
+    log = open_log(clock=lambda: now[0], scheduler=ManualScheduler(), logstore_open_batch_mapped=True)
     for number in range(40):
         now[0] += 3
         log.append(value_of(number))
@@ -87,7 +88,8 @@ def test_single_records_go_straight_to_the_segment(open_log):
 
 
 def test_every_acknowledged_record_survives_wherever_the_process_dies(open_log, tmp_path):
-    log = open_log(clock=lambda: NOW_MS, scheduler=ManualScheduler(), logstore_batch_bytes=1500)
+    log = open_log(clock=lambda: NOW_MS, scheduler=ManualScheduler(), logstore_batch_bytes=1500,
+                   logstore_open_batch_mapped=True)
     for number in range(60):
         log.append(value_of(number), b"key %d" % number)
         if number < 12 or number % 2:
@@ -198,7 +200,7 @@ def test_the_batch_is_compressed_when_it_is_handed_over(burst, tmp_path):
 def test_it_is_handed_over_soon_and_let_go_when_no_burst_comes(open_log):
     now = [NOW_MS]
     scheduler = ManualScheduler()
-    log = open_log(clock=lambda: now[0], scheduler=scheduler, flush_ms=2**63 - 1)
+    log = open_log(clock=lambda: now[0], scheduler=scheduler, flush_ms=2**63 - 1, logstore_open_batch_mapped=True)
     append(log, 60)
     assert log.staged
     scheduler.run(within_ms=2)
@@ -324,7 +326,7 @@ def test_a_directory_for_reading_only_is_left_alone(burst, tmp_path):
 
 def test_a_full_disk_keeps_what_was_acknowledged(small_disk, tmp_path):  # noqa: F811
     scheduler = ManualScheduler()
-    log = Log(small_disk / "orders-0", TopicConfig(logstore_batch_bytes=8192), durability="appended",
+    log = Log(small_disk / "orders-0", TopicConfig(logstore_batch_bytes=8192, logstore_open_batch_mapped=True), durability="appended",
               clock=lambda: NOW_MS, scheduler=scheduler)
     append(log, 60)
     assert log.staged
@@ -349,8 +351,8 @@ def test_a_full_disk_keeps_what_was_acknowledged(small_disk, tmp_path):  # noqa:
 
 
 def test_no_room_for_the_file_costs_nothing_but_speed(small_disk):  # noqa: F811
-    log = Log(small_disk / "orders-0", TopicConfig(), durability="appended", clock=lambda: NOW_MS,
-              scheduler=ManualScheduler())
+    log = Log(small_disk / "orders-0", TopicConfig(logstore_open_batch_mapped=True), durability="appended",
+              clock=lambda: NOW_MS, scheduler=ManualScheduler())
     append(log, 1)
     fill(small_disk, leave_bytes=20_000)
     append(log, 60)
