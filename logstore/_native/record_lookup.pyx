@@ -144,7 +144,7 @@ cdef Record record_at(LogState log, int64_t offset):
     cdef CachedBatch entry
     cdef Segment segment
     log.check_readable()
-    if offset >= log.log_end_offset or offset < log.log_start_offset:
+    if offset >= log.end_offset or offset < log.log_start_offset:  # what is staged is seen to there
         check_range(log, offset)
     if log.lookup_number == 0:
         prepare(log)
@@ -172,7 +172,7 @@ cdef Record committed_record_at(LogState log, int64_t offset, object isolation_l
     """As `record_at`; None also where the record's transaction was aborted, or is not decided yet."""
     cdef RecordBatch batch
     log.check_readable()
-    if offset >= log.log_end_offset or offset < log.log_start_offset:
+    if offset >= log.end_offset or offset < log.log_start_offset:  # what is staged is seen to there
         check_range(log, offset)
     batch = log.cursor(offset, offset + 1, isolation_level=isolation_level).next_batch()
     return None if batch is None else record_of(batch, offset, None)
@@ -180,9 +180,9 @@ cdef Record committed_record_at(LogState log, int64_t offset, object isolation_l
 
 cdef int check_range(LogState log, int64_t offset) except -1:
     refresh = getattr(log, "refresh", None)
-    if refresh is not None and offset >= log.log_end_offset:
+    if refresh is not None and offset >= log.current_end():
         refresh()  # in a process that only reads, there may be more by now
-    if not log.log_start_offset <= offset < log.log_end_offset:
+    if not log.log_start_offset <= offset < log.current_end():
         raise out_of_range(log, offset)
     return 0
 
@@ -196,7 +196,7 @@ cdef inline CachedBatch in_slot(size_t slot, LogState log, int64_t offset):
 
 cdef Segment segment_of(LogState log, int64_t offset):
     """The segment that holds an offset, open; None where that takes a second look."""
-    cdef tuple segments = log.segments
+    cdef tuple segments = log.segment_list
     cdef Segment segment
     cdef Py_ssize_t low = 0
     cdef Py_ssize_t high = len(segments)

@@ -30,7 +30,8 @@ directory, page, mode = sys.argv[1:]
 with open(page, "r+b") as file:
     acknowledged = mmap.mmap(file.fileno(), 4096)
 broker = logstore.open(directory, durability="appended")
-topic = broker.topic("t") if "t" in broker else broker.create_topic("t", segment_bytes=1 << 20, logstore_open_batch_mapped=True)
+settings = {"segment_bytes": 1 << 20, "logstore_open_batch_mapped": True}
+topic = broker.topic("t") if "t" in broker else broker.create_topic("t", **settings)
 log = topic.partition(0)
 number = log.log_end_offset
 if mode == "reader":

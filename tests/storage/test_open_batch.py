@@ -326,8 +326,8 @@ def test_a_directory_for_reading_only_is_left_alone(burst, tmp_path):
 
 def test_a_full_disk_keeps_what_was_acknowledged(small_disk, tmp_path):  # noqa: F811
     scheduler = ManualScheduler()
-    log = Log(small_disk / "orders-0", TopicConfig(logstore_batch_bytes=8192, logstore_open_batch_mapped=True), durability="appended",
-              clock=lambda: NOW_MS, scheduler=scheduler)
+    config = TopicConfig(logstore_batch_bytes=8192, logstore_open_batch_mapped=True)
+    log = Log(small_disk / "orders-0", config, durability="appended", clock=lambda: NOW_MS, scheduler=scheduler)
     append(log, 60)
     assert log.staged
     fill(small_disk)
