@@ -111,7 +111,7 @@ def _show_rich(result: WorkResult, out: TextIO) -> None:
     for heading in headings[:2]:
         table.add_column(heading, no_wrap=True)
     for heading in headings[2:]:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in result.rows:
         if row.values:
             table.add_row(*map(escape, _cells(result, row)), style=STYLES[row.contestant.kind])
