@@ -15,7 +15,7 @@ from logstore.errors import StorageFailureError
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
 
-SETTINGS = {"segment_bytes": 1024, "index_interval_bytes": 100}
+SETTINGS = {"segment_bytes": 4096, "index_interval_bytes": 100}
 STORAGE = os.sep + os.path.join("logstore", "storage") + os.sep
 
 
@@ -55,7 +55,7 @@ def interrupted(step: Callable[[], object], at: int) -> bool:
 
 STEPS: dict[str, Callable[[Log], object]] = {
     "roll": lambda log: log.roll(),
-    "append that rolls": lambda log: log.append_many([b"rolls" * 60] * 3),
+    "append that rolls": lambda log: log.append_many([b"rolls" * 300] * 2),
     "flush": lambda log: log.flush(),
     "move the start": lambda log: log.advance_log_start_offset(log.log_start_offset + 9),
     "truncate": lambda log: log.truncate_to(log.log_end_offset - 5),
