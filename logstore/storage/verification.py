@@ -20,6 +20,7 @@ from logstore.storage.recovery import list_segments
 from logstore.storage.segment_digests import SegmentDigest, SegmentDigests
 from logstore.storage.segment_verification import DamagedRange, FileFault, SegmentVerification, verify_segment
 from logstore.storage.text_checkpoints import read_rows, read_topic_id
+from logstore.storage.transaction_verification import producer_faults
 
 __all__ = ["PartitionVerification", "record_digests", "verify_partition"]
 
@@ -155,6 +156,7 @@ def verify_partition(
     _judge_log(found, known)
     found.ranges = [damage for damage in found.ranges if damage.position >= 0 or not _is_gone(directory, damage, bases)]
     _check_small_files(found)
+    found.faults += _producer_faults(found, bases)
     return found
 
 
@@ -383,6 +385,18 @@ def _is_short(found: PartitionVerification, checkpoint: Checkpoint) -> bool:
     """Whether the file that was being written at the checkpoint lacks some of what was in it."""
     sizes = {segment.base_offset: segment.size_bytes for segment in found.segments}
     return sizes.get(checkpoint.segment_base_offset, 0) < checkpoint.position
+
+
+def _producer_faults(found: PartitionVerification, bases: list[int]) -> list[FileFault]:
+    """Those that are there at a second look as well: a writer may have truncated the log during the first."""
+    faults: list[FileFault] | None = None
+    is_contiguous = found.checkpoint is not None and found.checkpoint.is_contiguous
+    for _ in range(2):
+        seen = list(producer_faults(found.path, bases, found.log_end_offset, deep=found.deep, is_contiguous=is_contiguous))
+        faults = seen if faults is None else [fault for fault in faults if fault in seen]
+        if not faults:
+            break
+    return faults or []
 
 
 def _check_small_files(found: PartitionVerification) -> None:
