@@ -37,9 +37,9 @@ def created(directory: Path, durability: str, **settings: object) -> tuple[Any, 
     return broker, broker.create_topic(TOPIC, retention=-1, **settings)
 
 
-def _started(directory: Path, durability: str, sample: Sample) -> tuple[Any, Any]:
+def _started(directory: Path, durability: str, sample: Sample, **settings: object) -> tuple[Any, Any]:
     """A topic with one record, since the first write after opening marks the log as in use."""
-    broker, topic = created(directory, durability)
+    broker, topic = created(directory, durability, **settings)
     topic.append(sample.values[0], sample.keys[0])
     return broker, topic
 
@@ -49,7 +49,7 @@ def _check(topic: Any, sample: Sample) -> None:
     sample.check(pairs, source="logstore")
 
 
-def append_one_by_one(durability: str) -> Callable[[Place], Any]:
+def append_one_by_one(durability: str, **settings: object) -> Callable[[Place], Any]:
     """topic.append a record; handed over to the operating system at the end, if not before."""
 
     @contextmanager
@@ -59,7 +59,7 @@ def append_one_by_one(durability: str) -> Callable[[Place], Any]:
         values, keys = sample.values[1:], sample.keys[1:]
 
         def one_round() -> Measured:
-            broker, topic = _started(place.fresh(), durability, sample)
+            broker, topic = _started(place.fresh(), durability, sample, **settings)
             with broker:
                 append = topic.append
                 with Stopwatch() as watch:
