@@ -2,8 +2,9 @@
 
 A batch names its codec in the low three bits of its attributes; everything after the header is then
 one compressed stream (``docs/format/compression.md``). This module turns plain record bytes into
-such a stream and back. Both directions are thread-safe, keep no state between calls, and run
-without the GIL wherever the compression library does.
+such a stream and back. Both directions are thread-safe and run without the GIL wherever the
+compression library does. Between calls they keep only what is dear to make: idle contexts of zstd,
+and room for a block of lz4.
 
 `decompress` trusts nothing in the stream. Sizes that a header claims are compared with the limit,
 and with what the bytes present could possibly yield, before anything is allocated. Whatever is
@@ -41,6 +42,10 @@ NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 
 CODEC_NAMES: tuple[str, ...] = ("none", "gzip", "snappy", "lz4", "zstd")
 """Codec names; the index of each is its id in the attributes of a batch."""
+
+_IDLE_MAX = 4
+_idle_compressors: dict[int, list[Any]] = {}
+"""By level."""
 
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
 _ZSTD_LEVELS = (-131072, 22)
@@ -128,11 +133,7 @@ def compress(codec: int, data: BytesLike, level: int | None = None) -> bytes:
     if codec == GZIP:
         return _compress_gzip(view, -1 if level is None else level)
     if codec == ZSTD:
-        zstandard = _import_zstandard()
-        # The content size costs a few bytes and spares every reader a guess at what to allocate.
-        compressor = zstandard.ZstdCompressor(level=3 if level is None else level)
-        compressed: bytes = compressor.compress(view)
-        return compressed
+        return _compress_zstd(view, 3 if level is None else level)
     if codec == SNAPPY:
         from logstore.records import snappy_stream
 
@@ -184,6 +185,21 @@ def decompress(codec: int, data: BytesLike, limit_bytes: int) -> bytes:
     from logstore.records import lz4_frame
 
     return lz4_frame.decompress(_import_cramjam("lz4"), view, limit_bytes)
+
+
+def _compress_zstd(view: memoryview, level: int) -> bytes:
+    # A context serves one call at a time; one that failed is not used again.
+    zstandard = _import_zstandard()
+    idle = _idle_compressors.setdefault(level, [])
+    try:
+        compressor = idle.pop()
+    except IndexError:
+        # The content size costs a few bytes and spares every reader a guess at what to allocate.
+        compressor = zstandard.ZstdCompressor(level=level)
+    compressed: bytes = compressor.compress(view)
+    if len(idle) < _IDLE_MAX:
+        idle.append(compressor)
+    return compressed
 
 
 def _compress_gzip(view: memoryview, level: int) -> bytes:

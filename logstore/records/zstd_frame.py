@@ -20,6 +20,14 @@ _MAX_BLOCK_BYTES = 128 * 1024
 _MAX_WINDOW_BYTES = 1 << 27
 """What zstd readers allow unless told otherwise, Kafka's among them."""
 
+_IDLE_MAX = 4
+_idle_decompressors: list[Any] = []
+
+_SMALL_FRAME = bytes.fromhex("28b52ffd60")
+_SMALL_FRAME_BYTES = 10
+_LAST_COMPRESSED_BLOCK = 5
+"""What we write for a batch of less than 64 KiB: two bytes of content size, and one block."""
+
 
 class _Frame(NamedTuple):
     end: int
@@ -31,7 +39,11 @@ class _Frame(NamedTuple):
 
 def decompress(zstandard: Any, view: memoryview, limit_bytes: int) -> bytes:
     """Read one or more frames laid end to end; skippable frames hold nothing."""
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+    # A context serves one call at a time; one that failed is not used again.
+    try:
+        decompressor = _idle_decompressors.pop()
+    except IndexError:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
     parts = []
     size = 0
     position = 0
@@ -54,11 +66,19 @@ def decompress(zstandard: Any, view: memoryview, limit_bytes: int) -> bytes:
                 raise over_limit(limit_bytes)
             parts.append(part)
         position = frame.end
-    return b"".join(parts)
+    if len(_idle_decompressors) < _IDLE_MAX:
+        _idle_decompressors.append(decompressor)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _measure(view: memoryview, start: int) -> _Frame:
     """Walk the block headers of the frame at `start`."""
+    if start == 0 and view[:5] == _SMALL_FRAME and len(view) > _SMALL_FRAME_BYTES:
+        claimed = 256 + int.from_bytes(view[5:7], "little")
+        word = int.from_bytes(view[7:_SMALL_FRAME_BYTES], "little")
+        block_bytes = len(view) - _SMALL_FRAME_BYTES
+        if word == block_bytes << 3 | _LAST_COMPRESSED_BLOCK and block_bytes <= claimed:
+            return _Frame(len(view), claimed, claimed)
     magic = _integer(view, start, 4)
     if magic & ~0xF == _SKIPPABLE_MAGIC:
         end = start + 8 + _integer(view, start + 4, 4)
@@ -105,7 +125,7 @@ def _read_header(view: memoryview, position: int, descriptor: int) -> tuple[int,
             )
         position += 1
     dictionary_width = (0, 1, 2, 4)[descriptor & 3]
-    if _integer(view, position, dictionary_width):
+    if dictionary_width and _integer(view, position, dictionary_width):
         raise damaged_stream("zstd frame that needs a dictionary", position)
     position += dictionary_width
     content_width = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
@@ -121,10 +141,9 @@ def _read_header(view: memoryview, position: int, descriptor: int) -> tuple[int,
 
 
 def _integer(view: memoryview, position: int, width: int) -> int:
-    field = view[position : position + width]
-    if len(field) < width:
-        raise _cut_short(min(position, len(view)), width, len(field))
-    return int.from_bytes(field, "little")
+    if position + width > len(view):
+        raise _cut_short(min(position, len(view)), width, max(0, len(view) - position))
+    return int.from_bytes(view[position : position + width], "little")
 
 
 def _cut_short(position: int, expected: int, actual: int) -> Exception:
