@@ -3,17 +3,21 @@ of it is there afterwards, or nothing."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import shim
 
 import logstore
+from logstore.broker.transaction_coordinator import TransactionCoordinator
 
+STRIDE = int(os.environ.get("LOGSTORE_CRASH_STRIDE", "3"))
 PROGRAM = textwrap.dedent("""
     import os, shutil, sys
     import logstore
@@ -86,3 +90,73 @@ def test_all_or_nothing_whenever_it_is_killed(library: Path, work: Path, action:
     assert seen == sorted(seen, key=lambda state: state == everything), "once decided, it stays so"
     print(f"{count} states, {seen.count(nothing)} of them without the transaction")
     assert count >= (10 if action == shim.KILL else 5)
+
+
+OPENING = textwrap.dedent("""
+    import os, shutil, sys
+    import logstore
+    from shim import Shim
+    start, work, stride = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    shim = Shim()
+    n = 1 - stride
+    while True:
+        n += stride
+        folder = os.path.join(work, str(n))
+        shutil.copytree(start, folder)
+        child = os.fork()
+        if child == 0:
+            shim.arm(folder, "cwstrum", n, -1)
+            logstore.open(folder)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+        assert os.waitstatus_to_exitcode(status) == 42, status
+    print(n)
+""")
+
+
+@pytest.mark.fault(42, "producers sent twice, transactions cut short")
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_what_a_crash_left_is_settled_whenever_that_is_killed(
+    library: Path, work: Path, is_whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit without its markers; where a log has lost the records that it speaks of, it does not count."""
+    real = TransactionCoordinator._mark
+    left = work / "left"
+
+    def mark(coordinator: TransactionCoordinator, *arguments: Any) -> None:
+        if values_sent and not left.exists():  # before the first of the second transaction
+            shutil.copytree(work / "start", left)
+        real(coordinator, *arguments)
+
+    values_sent: list[bytes] = []
+    monkeypatch.setattr(TransactionCoordinator, "_mark", mark)
+    with logstore.open(work / "start") as broker:
+        broker.create_topic("t", partitions=3)
+        broker.create_topic("in")
+        with broker.producer(transactional_id="x") as producer:
+            with producer.transaction() as transaction:
+                transaction.send("t", b"old", partition=0)
+                transaction.send_offsets({("in", 0): 4}, "g")
+            size_bytes = broker.topic("t").partition(2).segments[-1].size_bytes
+            with producer.transaction() as transaction:
+                for partition in range(3):
+                    values_sent.append(b"new%d" % partition)
+                    transaction.send("t", values_sent[-1], partition=partition)
+                transaction.send_offsets({("in", 0): 9}, "g")
+    if not is_whole:
+        os.truncate(left / "t-2" / f"{0:020d}.log", size_bytes)
+    states = work / "states"
+    states.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", OPENING, left, states, str(STRIDE)],
+        env=shim.environment(library), check=True, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    count = int(done.stdout)
+    for number in range(1, count + 1, STRIDE):
+        values, offset = state_of(states / str(number))
+        assert (values, offset) == (([*sorted(values_sent), b"old"], 9) if is_whole else ([b"old"], 4)), number
+        shutil.rmtree(states / str(number))
+    print(f"{len(range(1, count + 1, STRIDE))} states")
+    assert count > 8
