@@ -99,6 +99,8 @@ cdef int PRODUCER_TRANSACTION_OFFSET = 4
 cdef int REPEATED_LAST_OFFSET = 1
 cdef int REPEATED_TIMESTAMP = 3
 
+# What a record without headers adds at most, besides its key and value.
+cdef int64_t RECORD_OVERHEAD_BYTES_MAX = ls_record_size_bytes_max(-1, -1, NULL, 0)
 # So many records, each within a millisecond of the one before, make a burst.
 cdef int BURST_RECORDS = 16
 # The file is as large as the largest batch; beyond this one a system call a batch costs nothing.
@@ -446,7 +448,7 @@ cdef class LogAppender(LogFlusher):
     cdef int64_t append_one(self, const ls_span *key, const ls_span *value, HeaderList headers, int64_t timestamp,
                             bint has_timestamp, int level, int64_t expected_offset=-1) except -1:
         cdef int64_t now_ms = self.now_ms()
-        cdef int64_t offset
+        cdef int64_t offset, record_bytes_max
         cdef bint stage
         cdef ls_batch_mark mark
         cdef ls_fault fault
@@ -454,7 +456,14 @@ cdef class LogAppender(LogFlusher):
             timestamp = now_ms
         if self.write_state != WRITABLE:
             self.check_writable()
-        self.check_record(key, value, headers, timestamp, now_ms)
+        if headers is not None:
+            record_bytes_max = <int64_t>ls_record_size_bytes_max(key.size_bytes, value.size_bytes, headers.items,
+                                                                 headers.count)
+        else:
+            record_bytes_max = RECORD_OVERHEAD_BYTES_MAX + <int64_t>max(key.size_bytes, 0) + max(value.size_bytes, 0)
+        # Only where a rule might refuse it: most topics have none that a record of now, and of this size, could break.
+        if has_timestamp or self.keys_required or record_bytes_max > self.message_bytes_max - LS_BATCH_HEADER_BYTES:
+            self.check_record(key, value, headers, timestamp, now_ms)
         self.mutex.acquire()
         try:
             if self.write_state != WRITABLE:
@@ -465,10 +474,7 @@ cdef class LogAppender(LogFlusher):
             if self.waiters and level != LEVEL_BUFFERED:
                 stage = False
                 self.announce_to_waiters()  # as early as that: encoding takes its time, too, where nothing is in the cache
-            if self.builder.records_count and self.builder.size_bytes + ls_record_size_bytes_max(
-                key.size_bytes, value.size_bytes, headers.items if headers is not None else NULL,
-                headers.count if headers is not None else 0
-            ) > <size_t>self.batch_bytes_max:
+            if self.builder.records_count and <int64_t>self.builder.size_bytes + record_bytes_max > self.batch_bytes_max:
                 self.hand_over()
             if stage and self.open_batch.map == NULL:
                 self.begin_staging(now_ms)
