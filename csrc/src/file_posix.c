@@ -10,6 +10,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -149,6 +151,37 @@ ls_status ls_file_open(const char *path, int mode, ls_file **out, ls_fault *faul
     opened->descriptor = descriptor;
     *out = &opened->file;
     return LS_OK;
+}
+
+static int64_t modified_ms(const struct stat *about) {
+#if defined(__APPLE__)
+    const struct timespec *at = &about->st_mtimespec;
+#else
+    const struct timespec *at = &about->st_mtim;
+#endif
+    return (int64_t)at->tv_sec * 1000 + at->tv_nsec / 1000000;
+}
+
+ls_status ls_file_look_at_logs(const char *directory, const int64_t *base_offsets, size_t count,
+                               ls_file_facts *out, ls_fault *fault) {
+    int descriptor;
+    do descriptor = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    while (descriptor < 0 && errno == EINTR);
+    if (descriptor < 0) return fail_with_errno(fault, "open the directory", -1, errno);
+    ls_status status = LS_OK;
+    for (size_t i = 0; i < count && status == LS_OK; i++) {
+        char name[32];
+        struct stat about;
+        snprintf(name, sizeof name, "%020" PRId64 ".log", base_offsets[i]);
+        if (fstatat(descriptor, name, &about, 0) == 0)
+            out[i] = (ls_file_facts){(int64_t)about.st_size, modified_ms(&about)};
+        else if (errno == ENOENT)
+            out[i] = (ls_file_facts){-1, 0};
+        else
+            status = fail_with_errno(fault, "stat", base_offsets[i], errno);
+    }
+    close(descriptor);
+    return status;
 }
 
 int ls_file_descriptor(const ls_file *file) {

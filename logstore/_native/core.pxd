@@ -260,6 +260,12 @@ cdef extern from "logstore/file.h" nogil:
         LS_FILE_CREATE
 
     ls_status ls_file_open(const char *path, int mode, ls_file **out, ls_fault *fault)
+    ctypedef struct ls_file_facts:
+        int64_t size_bytes
+        int64_t modified_ms
+
+    ls_status ls_file_look_at_logs(const char *directory, const int64_t *base_offsets, size_t count, ls_file_facts *out,
+                                   ls_fault *fault) nogil
     int ls_file_descriptor(const ls_file *file)
     ls_status ls_file_sync(ls_file *file, ls_fault *fault)
     ls_status ls_file_size(ls_file *file, int64_t *size, ls_fault *fault)

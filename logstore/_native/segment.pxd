@@ -15,9 +15,13 @@ cdef class Segment:
     cdef ls_segment_options options
     cdef size_t offset_entries_written  # entries already in the index files
     cdef size_t time_entries_written
-    cdef tuple sealed_facts             # what `facts` found, once it can't change any more
+    cdef bint knows_facts               # what `facts` found, once it can't change any more
+    cdef int64_t known_size_bytes
+    cdef int64_t known_max_timestamp
+    cdef int64_t known_modified_ms
     cdef bint counted                   # among the sealed segments that are open
 
+    cdef void know_facts(self, int64_t size_bytes, int64_t max_timestamp, int64_t modified_ms) noexcept
     cdef int ensure_open(self) except -1
     cdef Segment opened(self)
     cdef int open_file(self, int mode, const ls_segment_state *state) except -1

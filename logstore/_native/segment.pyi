@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import NamedTuple
 
 class SegmentScan(NamedTuple):
@@ -98,3 +99,5 @@ class Segment:
     @property
     def index_entries_count(self) -> tuple[int, int]: ...
     def index_written(self, offset_bytes: int, time_bytes: int) -> None: ...
+
+def learn_facts(segments: tuple[Segment, ...], directory: str, digests: Mapping[int, object]) -> None: ...

@@ -3,6 +3,7 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from logstore._native.core cimport (
     LS_DIGEST_BYTES,
@@ -25,8 +26,10 @@ from logstore._native.core cimport (
     ls_fault,
     ls_file,
     ls_file_close,
+    ls_file_facts,
     ls_file_identify,
     ls_file_identity,
+    ls_file_look_at_logs,
     ls_file_open,
     ls_file_sync,
     ls_offset_index,
@@ -550,8 +553,8 @@ cdef class Segment:
             ``(size_bytes, max_timestamp, modified_ms)``: the last is when the .log file was written last; all of a file that
             is gone is 0, -1, 0.
         """
-        if self.sealed_facts is not None:
-            return self.sealed_facts
+        if self.knows_facts:
+            return self.known_size_bytes, self.known_max_timestamp, self.known_modified_ms
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
@@ -564,8 +567,14 @@ cdef class Segment:
                 raise
             return 0, -1, 0
         if self.options.end_offset_max != INT64_MAX:
-            self.sealed_facts = found
+            self.know_facts(found[0], found[1], found[2])
         return found
+
+    cdef void know_facts(self, int64_t size_bytes, int64_t max_timestamp, int64_t modified_ms) noexcept:
+        self.known_size_bytes = size_bytes
+        self.known_max_timestamp = max_timestamp
+        self.known_modified_ms = modified_ms
+        self.knows_facts = True
 
     def _closing_timestamp(self):
         """The last entry of a sealed segment's time index file, without opening the segment; None where it can't be it."""
@@ -969,3 +978,58 @@ cdef int load_time_bytes(ls_segment *segment, bytes data) except -1:
                                         len(data), INT64_MAX, &fault) != LS_OK:
         raise_fault(&fault, "<rebuilt index>")
     return 0
+
+
+def learn_facts(tuple segments not None, str directory not None, dict digests not None):
+    """Has sealed segments know what `Segment.facts` gives, all at once, as far as their digests say it.
+
+    Parameters
+    ----------
+    segments : tuple of Segment
+        Of one directory.
+    directory : str
+    digests : dict of int to SegmentDigest
+        By base offset. One counts if the file has its size.
+
+    Raises
+    ------
+    StorageFailureError
+    """
+    cdef list asked = []
+    cdef Segment segment
+    cdef ls_file_facts *found
+    cdef int64_t *bases
+    cdef size_t count
+    cdef size_t i
+    cdef ls_fault fault
+    cdef ls_status status
+    cdef bytes encoded = os.fsencode(directory)
+    cdef const char *name = PyBytes_AS_STRING(encoded)
+    for segment in segments:
+        # A name that ends otherwise is one in the middle of a swap.
+        if segment.knows_facts or segment.segment != NULL or segment.options.end_offset_max == INT64_MAX:
+            continue
+        if segment.path.endswith(".log"):
+            asked.append(segment)
+    if not asked or not digests:
+        return
+    count = len(asked)
+    bases = <int64_t *>malloc(count * (sizeof(int64_t) + sizeof(ls_file_facts)))
+    if bases == NULL:
+        raise MemoryError(f"no memory for what is known of {count} segments")
+    try:
+        found = <ls_file_facts *>(bases + count)
+        for i in range(count):
+            bases[i] = (<Segment>asked[i]).base_offset
+        with nogil:
+            status = ls_file_look_at_logs(name, bases, count, found, &fault)
+        if status != LS_OK:
+            raise_fault(&fault, directory)
+        for i in range(count):
+            digest = digests.get(bases[i])
+            if digest is None or digest.is_growing or found[i].size_bytes <= 0:
+                continue
+            if digest.size_bytes == found[i].size_bytes:
+                (<Segment>asked[i]).know_facts(found[i].size_bytes, digest.max_timestamp, found[i].modified_ms)
+    finally:
+        free(bases)

@@ -23,6 +23,7 @@ from logstore.storage.files import refusals
 from logstore.storage.interrupted_swaps import visible_segments
 from logstore.storage.log_producers import ProducerLog, is_committed
 from logstore.storage.recovery import SegmentSettings
+from logstore.storage.segment_digests import SegmentDigests
 from logstore.storage.waiting import Waiter, watch_directories
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class ReadableLog(ProducerLog):
     """What a log offers its readers. `logstore.storage.log.Log` is what is used."""
 
     _checkpoint_file: CheckpointFile
+    _digests: SegmentDigests
     _listed_ns: int
     _files: dict[int, tuple[int, int]]  # inode and time of change by base offset; a reader process's
 

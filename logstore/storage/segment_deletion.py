@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from logstore._native.segment import Segment
+from logstore._native.segment import Segment, learn_facts
 from logstore.errors import CorruptDataError, OffsetOutOfRangeError, StorageFailureError
 from logstore.storage import layout
 from logstore.storage.files import refusals, sync_directory
@@ -39,6 +39,7 @@ __all__ = ["DeletedFiles", "apply_retention", "delete_before", "log_facts", "rem
 SEGMENT_SUFFIXES = (".log", ".index", ".timeindex", ".txnindex", ".snapshot")
 DELETED_SUFFIX = ".deleted"
 _ROUNDS_MAX = 3
+_MANY_SEGMENTS = 32
 
 
 class Scheduler(Protocol):
@@ -115,6 +116,8 @@ def log_facts(
     log_end_offset = log.log_end_offset
     log_start_offset = log.log_start_offset
     segments = log.segments
+    if len(segments) >= _MANY_SEGMENTS:
+        learn_facts(segments, log.path, log._digests.entries())
     ends = [segment.base_offset for segment in segments[1:]]
     # A segment rolled after the end offset was read: what is in it is not counted yet.
     ends.append(max(log_end_offset, segments[-1].base_offset) if segments else 0)

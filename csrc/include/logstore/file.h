@@ -59,6 +59,16 @@ static inline ls_status ls_file_size(ls_file *file, int64_t *size, ls_fault *fau
 }
 static inline void ls_file_close(ls_file *file) { file->operations->close(file); }
 
+typedef struct ls_file_facts {
+    int64_t size_bytes; /* -1: there is no such file */
+    int64_t modified_ms;
+} ls_file_facts;
+
+/* Size and time of the last write of the .log files of a directory, by their base offsets, without opening them.
+ * LS_IO: the directory can't be opened, or a file not be looked at. */
+ls_status ls_file_look_at_logs(const char *directory, const int64_t *base_offsets, size_t count, ls_file_facts *out,
+                               ls_fault *fault);
+
 /* The descriptor behind a file made by ls_file_open, for the rare caller that needs it; -1 for others. */
 int ls_file_descriptor(const ls_file *file);
 
