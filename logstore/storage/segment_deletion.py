@@ -11,13 +11,13 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from logstore._native.segment import Segment, learn_facts
 from logstore.errors import CorruptDataError, OffsetOutOfRangeError, StorageFailureError
 from logstore.storage import layout
-from logstore.storage.files import refusals, sync_directory
+from logstore.storage.files import file_failure, refusals, sync_directory
 from logstore.storage.retention import (
     LogFacts,
     RetentionPlan,
@@ -96,8 +96,12 @@ class DeletedFiles:
             due = [entry for entry in self._pending if entry[0] <= until]
             self._pending = [entry for entry in self._pending if entry[0] > until]
         for _, path, _ in due:
-            with refusals(path, "unlink"), contextlib.suppress(FileNotFoundError):
+            try:
                 os.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise file_failure(error, path, "unlink") from error
         return sum(size for _, _, size in due)
 
     def forget(self) -> None:
@@ -239,7 +243,7 @@ def delete_before(
             return False
         if gone.epochs_changed:
             log._epochs.write()
-        renamed = [path for segment in gone.segments for path in _rename_files(log.path, segment.base_offset)]
+        renamed = _rename_files(log.path, gone.segments)
         log._aborted.forget(segment.base_offset for segment in gone.segments)
         if renamed:
             sync_directory(log.path)
@@ -307,7 +311,7 @@ def remove_below_start(log: Log, segments: list[Segment], log_start_offset: int)
             )
         # Read, and so perhaps in the page cache alone: a start that fell back would miss what is deleted now.
         log._checkpoint_file.replace(log._checkpoint)
-    renamed = [path for segment in segments[:count] for path in _rename_files(log.path, segment.base_offset)]
+    renamed = _rename_files(log.path, segments[:count])
     for path in renamed:
         with refusals(path, "unlink"), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -316,14 +320,23 @@ def remove_below_start(log: Log, segments: list[Segment], log_start_offset: int)
     return segments[count:]
 
 
-def _rename_files(directory: str, base_offset: int) -> list[str]:
-    """Takes a segment's files out of the log, the .log last: without it the others are known to be left over."""
+def _rename_files(directory: str, segments: Sequence[Segment]) -> list[str]:
+    """Takes files of segments out of the log, a .log after the others: without it they are known to be left over."""
+    if not segments:
+        return []
     renamed = []
     with refusals(directory, "delete a segment"):
-        for suffix in reversed(SEGMENT_SUFFIXES):
-            path = os.path.join(directory, layout.segment_file_name(base_offset, suffix))
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(path, path + DELETED_SUFFIX)
+        present = set(os.listdir(directory))
+        for segment in segments:
+            for suffix in reversed(SEGMENT_SUFFIXES):
+                name = layout.segment_file_name(segment.base_offset, suffix)
+                if name not in present:
+                    continue
+                path = os.path.join(directory, name)
+                try:
+                    os.replace(path, path + DELETED_SUFFIX)
+                except FileNotFoundError:
+                    continue
                 renamed.append(path + DELETED_SUFFIX)
     return renamed
 
