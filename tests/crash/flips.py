@@ -2,8 +2,7 @@
 
 Three answers are possible: ``harmless`` (everything as before), ``told`` (an error, or a damage that the broker names), and
 ``told by verify``: Kafka's format has places that no checksum covers and no neighbour contradicts, where only a comparison
-with our digests tells. Those places are listed here, and in docs/durability.md. ``not told`` is left for ``.txnindex``,
-which has no checksum: which transactions of its segment were aborted is then what the file says.
+with our digests tells. Those places are listed here, and in docs/durability.md.
 """
 
 from __future__ import annotations
@@ -77,8 +76,6 @@ class Flipped:
                 found = verify_partition(str(path.parent), deep=True)
                 if any(flip.name.rsplit("/", 1)[1] in str(thing) for thing in (*found.damages, *found.faults)):
                     return "told by verify"
-                if flip.name.endswith(".txnindex"):
-                    return "not told"
             raise AssertionError(f"{flip}, {'read-only' if read_only else 'writable'}: {wrong}")
         finally:
             if read_only:
