@@ -98,7 +98,7 @@ BUGS = [
         "        self._checkpoint = self._checkpoint._replace(is_clean=False)\n"
         "        self._checkpoint_file.write(self._checkpoint, sync=True)",
         "        self._checkpoint = self._checkpoint._replace(is_clean=False)",
-        (f"{KILL}[append]", "tests/storage/test_verification.py", "tests/storage/test_producer_state.py")),
+        ("tests/storage/test_small_files.py",)),
     Bug("a second writer is let in", "logstore/storage/directory_lock.py",
         "            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "",
         ("tests/processes/test_processes.py",)),

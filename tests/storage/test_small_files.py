@@ -113,6 +113,18 @@ def test_a_log_without_its_checkpoint_is_scanned(tmp_path):
         assert len(list(log.read())) == 10
 
 
+@pytest.mark.fault(1, "kill -9 in an append")
+def test_the_mark_of_a_close_in_good_order_goes_before_the_first_write(tmp_path):
+    path = tmp_path / "orders-0"
+    for _ in range(2):
+        with Log(path, durability="appended") as log:
+            assert CheckpointFile(str(path / "logstore.checkpoint")).read() in (None, log._checkpoint)
+            log.append(b"x")
+            killed = CheckpointFile(str(path / "logstore.checkpoint")).read()
+            assert killed is None or not killed.is_clean
+        assert CheckpointFile(str(path / "logstore.checkpoint")).read().is_clean
+
+
 def test_a_log_shorter_than_its_checkpoint_is_not_written(tmp_path):
     directory = tmp_path / "orders-0"
     with Log(directory) as log:
