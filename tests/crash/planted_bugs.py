@@ -202,7 +202,7 @@ def _caught_by(copy: Path, bug: Bug) -> str:
         except subprocess.TimeoutExpired:
             return f"caught by a hang of {tests}"
         if done.returncode == 1:
-            failed = re.search(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
+            failed = re.search(r"^FAILED (.+?)(?: - |$)", done.stdout, re.MULTILINE)
             return f"caught by {failed[1] if failed else tests}"
         if done.returncode:
             return f"NO TESTS RAN: {tests}: {(done.stdout + done.stderr)[-300:]}"
