@@ -61,7 +61,7 @@ class AppendMany:
 class Read:
     """Every record of a topic, as records and as columns."""
 
-    params: ClassVar = [[1, 3], ["none", "zstd", "lz4"]]
+    params: ClassVar = [[1, 3], ["uncompressed", "zstd", "lz4"]]
     param_names: ClassVar = ["partitions", "compression"]
 
     def setup(self, partitions: int, compression: str) -> None:
