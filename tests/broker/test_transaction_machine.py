@@ -80,7 +80,8 @@ class Transactions(RuleBasedStateMachine):
         for _, value in client.values:
             self.fates[value] = fate
         if fate == "committed" and client.offset is not None:
-            self.committed_offset = client.offset
+            # Of two that commit the same partition that one counts which was sent later, whichever ends first: as in Kafka.
+            self.committed_offset = max(client.offset, self.committed_offset or 0)
         client.forget(state)
 
     def fence(self, name):
