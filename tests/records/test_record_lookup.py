@@ -123,6 +123,17 @@ def test_what_is_cut_off_and_written_anew_is_not_taken_from_before(tmp_path, cac
         assert topic.get(49).value == b"old-49"
 
 
+def test_what_was_erased_is_not_served_from_memory(tmp_path, cache_bytes):
+    with logstore.open(tmp_path, durability="appended") as broker:
+        topic = broker.create_topic("orders")
+        topic.append_many([b"%d" % i for i in range(100)], [b"k%d" % (i % 10) for i in range(100)])
+        topic.partition(0).roll()
+        assert topic.get(23).value == topic.get(23).value == b"23"
+        topic.partition(0).erase_key(b"k3")
+        assert topic.get(23) is None
+        assert topic.get(24).value == b"24"
+
+
 def test_markers_and_undecided_records_are_none_for_committed_readers(tmp_path):
     with logstore.open(tmp_path, durability="appended") as broker:
         topic = broker.create_topic("orders")
