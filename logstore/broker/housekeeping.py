@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from logstore.broker.housekeeping_plans import HousekeepingPlans
+from logstore.broker.housekeeping_record import HousekeepingRecord, read_record, write_record
 from logstore.broker.housekeeping_report import HousekeepingReport, HousekeepingResult, HousekeepingTimes
 from logstore.broker.log_cleaning import compaction_summary, is_idle, next_to_compact
 from logstore.broker.offsets_topic import OFFSETS_TOPIC
-from logstore.errors import ClosedError, InvalidRequestError, LogstoreError, ReadOnlyError
+from logstore.errors import ClosedError, InvalidRequestError, LogstoreError, ReadOnlyError, StorageFailureError
 from logstore.model import TopicPartition
 from logstore.storage.config import INT64_MAX
 from logstore.storage.retention import RetentionPlan, RetentionPolicy
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Housekeeping", "HousekeepingReport", "HousekeepingResult", "HousekeepingTimes"]
 
 RESULTS_MAX = 200
+WRITE_INTERVAL_MS = 60_000
 TASKS = ("retention", "compaction", "offset expiry")
 
 
@@ -75,6 +77,8 @@ class Housekeeping(HousekeepingPlans):
         self._next_compaction_ms = -1
         self._uncleanable: set[str] = set()  # directories of logs whose compaction failed: not tried again by itself
         self._bytes_freed = 0
+        self._written: object = None
+        self._written_ms = 0
         self._results: deque[HousekeepingResult] = deque(maxlen=RESULTS_MAX)
         self._failures: dict[TopicPartition, str] = {}
 
@@ -196,6 +200,25 @@ class Housekeeping(HousekeepingPlans):
             finally:
                 self._worker = 0
                 self._running = ""
+                self._write_down()
+
+    def _write_down(self) -> None:
+        """For other processes: at most once a round, and once a minute where a round did nothing."""
+        state = (len(self._results), self._results[-1] if self._results else None, tuple(self._failures.items()))
+        now_ms = self._clock()
+        if state == self._written and now_ms - self._written_ms < WRITE_INTERVAL_MS:
+            return
+        self._written, self._written_ms = state, now_ms
+        with contextlib.suppress(StorageFailureError):  # nothing depends on it
+            write_record(self._broker.path, self.report())
+
+    def recorded(self) -> HousekeepingRecord | None:
+        """What housekeeping did last in this directory, whichever process it was that had it open; None for never.
+
+        A dict with ``last_retention_ms`` and ``last_compaction_ms`` (-1 for never), ``bytes_freed``, ``results`` and
+        ``failures``.
+        """
+        return read_record(self._broker.path)
 
     def _schedule_retention(self, delay_ms: int) -> None:
         self._next_retention_ms = self._clock() + delay_ms

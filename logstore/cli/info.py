@@ -44,6 +44,7 @@ def command(invocation: Invocation, topic: str | None) -> None:
             damaged = [
                 {"topic": at.topic, "partition": at.partition, "damage": str(error)} for at, error in damages.items()
             ]
+            total["housekeeping"] = broker.housekeeping.recorded()
             write_json({**total, "logs": partitions, "recovery_reports": recovered, "damages": damaged})
             return
         if not partitions:
@@ -54,6 +55,7 @@ def command(invocation: Invocation, topic: str | None) -> None:
             f"\n{broker.path}: {format_count(total['records'])} records, {format_bytes(total['size_bytes'])}, "
             f"in {len(names)} {'topic' if len(names) == 1 else 'topics'}"
         )
+        click.echo(f"housekeeping: {_housekeeping(broker.housekeeping.recorded())}")
         for at, report in reports.items():
             say(f"{at.topic}-{at.partition}: {_recovery(report)}")
         for at, error in damages.items():
@@ -119,6 +121,23 @@ def _verified_ms(log: Log) -> int:
     known = SegmentDigests(log.path).entries()
     sealed = [known.get(segment.base_offset) for segment in log.segments[:-1]]
     return min((0 if digest is None else digest.verified_ms for digest in sealed), default=-1)
+
+
+def _housekeeping(record: dict[str, Any] | None) -> str:
+    """What was done last."""
+    if record is None:
+        return "never ran"
+    times = [
+        f"{task} last ran {'never' if record[name] < 0 else format_time(record[name], 'seconds')}"
+        for task, name in (("retention", "last_retention_ms"), ("compaction", "last_compaction_ms"))
+    ]
+    lines = ["; ".join(times)]
+    for result in record["results"][-3:]:
+        place = result["topic"] + (f"-{result['partition']}" if result["partition"] >= 0 else "")
+        failed = " failed" if result["failed"] else ""
+        moment = format_time(result["started_ms"], "seconds")
+        lines.append(f"{moment} {result['task']} of {place}{failed}: {result['summary']}")
+    return "\n  ".join(lines)
 
 
 def _recovery(report: Any) -> str:

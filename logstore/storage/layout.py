@@ -11,6 +11,7 @@ __all__ = [
     "CLEANER_OFFSET_FILE",
     "CLEAN_SHUTDOWN_FILE",
     "DIGESTS_FILE",
+    "HOUSEKEEPING_FILE",
     "INTERNAL_TOPICS",
     "LEADER_EPOCH_FILE",
     "LOCK_FILE",
@@ -42,6 +43,7 @@ LEADER_EPOCH_FILE = "leader-epoch-checkpoint"
 METADATA_FILE = "logstore.topics"
 CHECKPOINT_FILE = "logstore.checkpoint"
 DIGESTS_FILE = "logstore.digests"
+HOUSEKEEPING_FILE = "logstore.housekeeping"
 OPEN_BATCH_FILE = "logstore.open-batch"
 REPAIR_FILE = "logstore.repair"
 PRODUCER_IDS_FILE = "logstore.producer-ids"
