@@ -45,6 +45,7 @@ ls_status ls_segment_create(ls_file *log, const ls_segment_options *options, con
     segment->state.bytes_since_last_entry = 0;
     atomic_init(&segment->size_bytes, segment->state.size_bytes);
     atomic_init(&segment->is_contiguous, options->is_contiguous != 0);
+    atomic_init(&segment->ahead_limit, 0);
 
     status = ls_offset_index_create(options->base_offset, options->offset_index_capacity,
                                     &segment->offset_index, fault);
@@ -180,9 +181,59 @@ static ls_status check_append(const ls_segment *segment, int64_t size, size_t ba
     return LS_OK;
 }
 
+/* ---- zeros ahead of the end ------------------------------------------------------------------ */
+
+static const int64_t FILL_BYTES_MIN = (int64_t)64 << 10; /* how far ahead, at least and at most */
+static const int64_t FILL_BYTES_MAX = (int64_t)4 << 20;
+/* One write of zeros. Large ones make large pieces of page cache, where a small write costs more to flush. */
+enum { FILL_PIECE_BYTES = 64 << 10 };
+static const uint8_t zeros[FILL_PIECE_BYTES];
+
+void ls_segment_fill_ahead(ls_segment *segment, int64_t limit_bytes) {
+    if (limit_bytes > SEGMENT_BYTES_MAX) limit_bytes = SEGMENT_BYTES_MAX;
+    atomic_store_explicit(&segment->ahead_limit, limit_bytes, memory_order_relaxed);
+}
+
+int64_t ls_segment_filled_bytes(const ls_segment *segment) {
+    int64_t size = ls_segment_own_size(segment);
+    return segment->filled_bytes > size ? segment->filled_bytes - size : 0;
+}
+
+ls_status ls_segment_cut_ahead(ls_segment *segment, ls_fault *fault) {
+    atomic_store_explicit(&segment->ahead_limit, 0, memory_order_relaxed);
+    if (ls_segment_filled_bytes(segment) == 0) return LS_OK;
+    ls_status status = segment->log->operations->truncate(segment->log, ls_segment_own_size(segment), fault);
+    if (status == LS_OK) segment->filled_bytes = 0;
+    return status;
+}
+
+/* Zeros from `end`, where the next batch is going to end, on: as much again as the segment holds. A disk
+ * without room for them may have room for the batch. */
+static ls_status fill_ahead(ls_segment *segment, int64_t end, int64_t limit, ls_fault *fault) {
+    int64_t ahead = end < FILL_BYTES_MIN ? FILL_BYTES_MIN : end > FILL_BYTES_MAX ? FILL_BYTES_MAX : end;
+    int64_t target = end + ahead; /* both are far below 2^63 */
+    target -= target % FILL_PIECE_BYTES;
+    if (target > limit) target = limit;
+    while (end < target) {
+        int64_t piece = FILL_PIECE_BYTES - end % FILL_PIECE_BYTES;
+        if (piece > target - end) piece = target - end;
+        ls_status status = segment->log->operations->write(segment->log, end, zeros, (size_t)piece, fault);
+        if (status == LS_DISK_FULL) {
+            atomic_store_explicit(&segment->ahead_limit, 0, memory_order_relaxed);
+            segment->filled_bytes = end + piece; /* an unknown part of it */
+            return ls_segment_cut_ahead(segment, fault);
+        }
+        if (status != LS_OK) return status;
+        end += piece;
+        segment->filled_bytes = end;
+    }
+    return LS_OK;
+}
+
 /* Kept out of the fast path. Takes a failed write's bytes away again. */
 static ls_status undo_write(ls_segment *segment, int64_t size, ls_status status, ls_fault *fault) {
     ls_fault ignored;
+    segment->filled_bytes = 0;
     segment->has_tail = segment->log->operations->truncate(segment->log, size, &ignored) != LS_OK;
     fault->expected = segment->has_tail ? 1 : 0;
     fault->actual = 0;
@@ -194,7 +245,11 @@ ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t ba
     int64_t size = ls_segment_own_size(segment);
     ls_status status = check_append(segment, size, batch_bytes, header, fault);
     if (status != LS_OK) return status;
-    status = segment->log->operations->write(segment->log, size, batch, batch_bytes, fault);
+    int64_t limit = atomic_load_explicit(&segment->ahead_limit, memory_order_relaxed);
+    if (limit != 0 && size + (int64_t)batch_bytes > segment->filled_bytes)
+        status = fill_ahead(segment, size + (int64_t)batch_bytes, limit, fault);
+    if (status == LS_OK)
+        status = segment->log->operations->write(segment->log, size, batch, batch_bytes, fault);
     if (status != LS_OK) return undo_write(segment, size, status, fault);
     ls_segment_note_batch(segment, &segment->state, size, header);
     ls_segment_publish_size(segment, segment->state.size_bytes);

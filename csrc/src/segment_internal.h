@@ -16,6 +16,8 @@ struct ls_segment {
     ls_segment_state state;     /* the writer's; its size_bytes is kept in the field above */
     atomic_bool is_contiguous;
     bool has_tail; /* the file goes on behind size_bytes: writing there would leave the rest standing */
+    _Atomic int64_t ahead_limit; /* up to where the file may be filled with zeros ahead of its end; 0: it is not */
+    int64_t filled_bytes;        /* where the zeros that we wrote end; below size_bytes where there are none */
 };
 
 /* For the writer, who needs no ordering with itself. */

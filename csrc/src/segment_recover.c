@@ -10,6 +10,7 @@ enum {
     BUFFER_BYTES_MAX = 1 << 20,
     BUFFER_BYTES_MIN = 4096,
     SECTOR_BYTES = 512,  /* what a disk writes whole or not at all */
+    CATCH_UP_BYTES_MIN = 64 << 10, /* a reader's look behind the end it knows: there may be several batches */
     SHARED_BYTES_MIN = 8 /* zeros fewer than these say nothing: a record without headers ends in one */
 };
 static const int64_t SEARCH_BYTES_MAX = (int64_t)64 << 20;
@@ -201,13 +202,33 @@ static bool is_foreign_entry(const damaged_batch *damage, const ls_fault *tail_f
            damage->magic <= LS_BATCH_MAGIC + 1;
 }
 
+/* Whether there is nothing but zeros from `position` to the end of the file. */
+static ls_status is_zeros_to_end(ls_window *window, int64_t position, bool *found, ls_fault *fault) {
+    *found = false;
+    while (position < window->limit) {
+        const uint8_t *at;
+        size_t available;
+        ls_status status = ls_window_reach(window, position, 1, &at, &available, fault);
+        if (status != LS_OK) return status;
+        if (available == 0) break;
+        if (at[0] != 0 || memcmp(at, at + 1, available - 1) != 0) return LS_OK;
+        position += (int64_t)available;
+    }
+    *found = true;
+    return LS_OK;
+}
+
 /* Fills in what the report says about the tail. A file that goes on with nothing but zeros needs no rule of
  * its own: the first of its sectors that the damaged batch overlaps tells. */
 static ls_status judge_tail(const ls_segment *segment, ls_scan *scan, ls_recovery_report *report,
                             ls_fault *fault) {
     int64_t file_size = report->file_size_bytes;
+    bool is_filled;
+    ls_status status = is_zeros_to_end(&scan->window, report->valid_bytes, &is_filled, fault);
+    if (status != LS_OK) return status;
+    report->is_filled = is_filled;
     damaged_batch damage;
-    ls_status status = look_at_damage(&scan->window, report->valid_bytes, &damage, fault);
+    status = look_at_damage(&scan->window, report->valid_bytes, &damage, fault);
     if (status != LS_OK) return status;
     /* The first bytes of a small offset are zeros anyway: alone in their sector they say nothing. */
     bool is_torn_offset = false;
@@ -489,6 +510,23 @@ ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes, int
     state.size_bytes = size_bytes;
     segment->state = state;
     segment->has_tail = false;
+    segment->filled_bytes = 0;
+    return LS_OK;
+}
+
+/* How much to read behind the published end; 0 where no batch has begun, as in a file that is filled ahead. */
+static ls_status next_batch_bytes(const ls_segment *segment, int64_t position, int64_t file_size_bytes,
+                                  int64_t *wanted, ls_fault *fault) {
+    uint8_t header[LS_BATCH_HEADER_BYTES];
+    size_t got;
+    *wanted = 0;
+    ls_status status =
+        segment->log->operations->read(segment->log, position, header, sizeof header, &got, fault);
+    if (status != LS_OK || got < sizeof header || header[LS_BATCH_MAGIC_AT] != LS_BATCH_MAGIC) return status;
+    int64_t batch_bytes = (int64_t)ls_load_i32(header + LS_BATCH_LENGTH_AT) + LS_BATCH_OVERHEAD_BYTES;
+    int64_t left = file_size_bytes - position;
+    *wanted = batch_bytes < CATCH_UP_BYTES_MIN ? CATCH_UP_BYTES_MIN : batch_bytes;
+    if (*wanted > left) *wanted = left;
     return LS_OK;
 }
 
@@ -502,9 +540,12 @@ ls_status ls_segment_catch_up(ls_segment *segment, int64_t *grew, ls_fault *faul
         return ls_fail(fault, LS_TORN, "the file is shorter than it was", file_size_bytes, size_bytes,
                        file_size_bytes);
     }
+    int64_t wanted;
+    status = next_batch_bytes(segment, size_bytes, file_size_bytes, &wanted, fault);
+    if (status != LS_OK || wanted == 0) return status;
     uint8_t *buffer;
     size_t capacity;
-    status = make_buffer(file_size_bytes - size_bytes, &buffer, &capacity, fault);
+    status = make_buffer(wanted, &buffer, &capacity, fault);
     if (status != LS_OK) return status;
     ls_scan scan;
     ls_scan_init(&scan, segment, buffer, capacity, size_bytes, file_size_bytes);

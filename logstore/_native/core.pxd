@@ -366,6 +366,9 @@ cdef extern from "logstore/segment.h" nogil:
     ls_status ls_segment_append_batches(ls_segment *segment, const uint8_t *batches, size_t size,
                                         size_t *appended, ls_fault *fault)
     void ls_segment_close_time_index(ls_segment *segment)
+    void ls_segment_fill_ahead(ls_segment *segment, int64_t limit_bytes)
+    int64_t ls_segment_filled_bytes(const ls_segment *segment)
+    ls_status ls_segment_cut_ahead(ls_segment *segment, ls_fault *fault)
 
     ctypedef struct ls_batch_location:
         int64_t position
@@ -400,6 +403,7 @@ cdef extern from "logstore/segment.h" nogil:
         ls_tail tail
         ls_fault tail_fault
         int64_t next_valid_position
+        bint is_filled
 
     ls_status ls_segment_recover(ls_segment *segment, int64_t position, int64_t next_offset,
                                  int deep, ls_recovery_report *report, ls_fault *fault)

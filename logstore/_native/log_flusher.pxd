@@ -20,6 +20,7 @@ cdef enum FlushStep:
     STEP_INTERRUPTED = 1
     STEP_COLD = 2           # this thread leads, and more is to be done than one fdatasync
     STEP_REFUSED = 3        # this thread leads, and the fdatasync has failed
+    STEP_DONE_AGAIN = 4     # done, and so often that it pays to fill the file ahead
 
 
 # What makes appends durable. storage.Log derives from it and supplies the cold steps (_sync, _fail, _raise_not_flushed).
@@ -31,6 +32,7 @@ cdef class LogFlusher(LogState):
     # are the files' names. Cleared before anything is appended elsewhere, hence before an end past it is published.
     cdef void *hot_segment
     cdef int64_t cold_position      # size of that segment at which the checkpoint is due
+    cdef int hot_flushes            # since the file was last filled ahead, or found idle; no more than are asked for
 
     cdef FlushStep flush_or_wait(self, Waiting *me, int64_t offset, Segment active, ls_fault *fault) noexcept nogil
     cdef int wait_flushed(self, int64_t offset) except -1

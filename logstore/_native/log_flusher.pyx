@@ -20,6 +20,10 @@ from logstore._native.published cimport ls_observe, ls_observe_pointer, ls_publi
 
 from logstore.errors import StorageFailureError
 
+# Flushes of one segment, with no pause between them that would count as idleness, after which its file is filled ahead.
+# A log that is flushed now and then does without.
+cdef int HOT_FLUSHES_TO_FILL = 8
+
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
 
@@ -51,9 +55,14 @@ cdef class LogFlusher(LogState):
         """The next flush has more to do."""
         ls_publish_pointer(&self.hot_segment, NULL)
 
+    def _count_flushes_anew(self):
+        """The file is not filled ahead: to be asked for by as many flushes as before."""
+        self.hot_flushes = 0
+
     cdef FlushStep flush_or_wait(self, Waiting *me, int64_t offset, Segment active, ls_fault *fault) noexcept nogil:
         cdef Turn turn = self._flush_lock.join(me, offset, True)
         cdef int64_t end_offset, started_ns
+        cdef bint pays
         if turn == TURN_OVER:
             return STEP_DONE
         if turn == TURN_INTERRUPTED:
@@ -66,8 +75,12 @@ cdef class LogFlusher(LogState):
         started_ns = ls_wall_clock_ns()
         if ls_file_sync(ls_segment_log_file(active.segment), fault) != LS_OK:
             return STEP_REFUSED
+        pays = False
+        if self.hot_flushes < HOT_FLUSHES_TO_FILL:
+            self.hot_flushes += 1  # by the one who leads alone
+            pays = self.hot_flushes == HOT_FLUSHES_TO_FILL
         self._flush_lock.finish(end_offset, ls_wall_clock_ns() - started_ns)
-        return STEP_DONE
+        return STEP_DONE_AGAIN if pays else STEP_DONE
 
     cdef int wait_flushed(self, int64_t offset) except -1:
         """Returns once all records below the offset are on disk. Callers that wait share one fdatasync."""
@@ -85,6 +98,9 @@ cdef class LogFlusher(LogState):
                 with nogil:
                     step = self.flush_or_wait(&me, offset, active, &fault)
                 if step == STEP_DONE:
+                    return 0
+                if step == STEP_DONE_AGAIN:
+                    self._fill_ahead()
                     return 0
                 if step == STEP_COLD:
                     return self.lead_cold(offset)

@@ -44,7 +44,10 @@ from logstore._native.core cimport (
     ls_segment_catch_up,
     ls_segment_close_time_index,
     ls_segment_create,
+    ls_segment_cut_ahead,
     ls_segment_digest,
+    ls_segment_fill_ahead,
+    ls_segment_filled_bytes,
     ls_segment_find_timestamp,
     ls_segment_free,
     ls_segment_get_state,
@@ -99,6 +102,8 @@ class SegmentScan(NamedTuple):
         Of the damage.
     next_valid_position : int
         Where a sound later batch stands behind the damage, or -1.
+    is_filled : bool
+        The tail is nothing but zeros: the file was filled ahead of its end, or never written there.
     """
 
     file_size_bytes: int
@@ -111,6 +116,7 @@ class SegmentScan(NamedTuple):
     expected: int
     actual: int
     next_valid_position: int
+    is_filled: bool
 
 
 _TAILS = {LS_TAIL_NONE: "none", LS_TAIL_TORN: "torn", LS_TAIL_CORRUPT: "corrupt"}
@@ -790,6 +796,7 @@ cdef class Segment:
             _TAILS[report.tail], report.tail_fault.reason.decode() if damaged else "",
             report.tail_fault.position if damaged else -1, report.tail_fault.expected if damaged else -1,
             report.tail_fault.actual if damaged else -1, report.next_valid_position if damaged else -1,
+            bool(report.is_filled),
         )
 
     def truncate(self, int64_t size_bytes, int64_t next_offset):
@@ -835,6 +842,34 @@ cdef class Segment:
         """Makes the active segment an inactive one: closing time index entry, upper bound of its offsets."""
         ls_segment_close_time_index(self.segment)
         self.options.end_offset_max = end_offset_max
+
+    def fill_ahead(self, int64_t limit_bytes):
+        """From now on appends keep the file filled with zeros ahead of its end, up to a size, while the disk has room: to
+        flush what is written there takes no new size and no new blocks."""
+        ls_segment_fill_ahead(self.segment, limit_bytes)
+
+    def cut_ahead(self):
+        """Takes such zeros away and ends filling ahead. For the writer.
+
+        Returns
+        -------
+        bool
+            Whether there were any: the file's size is another then, and is on disk with the next flush.
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        cdef ls_fault fault
+        cdef bint is_filled = ls_segment_filled_bytes(self.segment) > 0
+        if ls_segment_cut_ahead(self.segment, &fault) != LS_OK:
+            raise_fault(&fault, self.path)
+        return is_filled
+
+    @property
+    def filled_bytes(self):
+        """How many zeros stand ahead of the end, written by this process."""
+        return 0 if self.segment == NULL else ls_segment_filled_bytes(self.segment)
 
     def take_place(self, str path):
         """A sealed segment that was written under another name becomes the one of this name; its file is renamed by the

@@ -137,6 +137,10 @@ cdef class SegmentVerifier:
             return fault.reason.decode(), fault.position, fault.expected, fault.actual
         raise_fault(&fault, self.path)
 
+    def end_here(self):
+        """What follows the last sound batch is none of the segment: its file was filled with zeros ahead of its end."""
+        self.size_bytes = self.state.position
+
     def skip_to(self, int64_t position, int64_t next_offset, int32_t leader_epoch, bint exact):
         """Goes on behind damage, at a batch's position."""
         ls_verification_skip(&self.state, position, next_offset, leader_epoch, exact)

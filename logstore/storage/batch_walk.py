@@ -113,6 +113,7 @@ class LogFile:
         named = segment_offset(os.path.basename(path))
         self.base_offset = named if base_offset is None else base_offset
         self.end_offset_max = end_offset_max
+        self.is_active = end_offset_max == 2**63 - 1
         with refusals(path, "open"):
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size_bytes = os.fstat(self._descriptor).st_size
@@ -143,8 +144,12 @@ class LogFile:
         while position < self.size_bytes:
             found = self._sound_batch(position)
             if isinstance(found, Damage):
+                if self.is_active and self._only_zeros(position):
+                    self.size_bytes = position  # filled ahead of its end
+                    return
                 damage = self._bounded(found, passed.next_offset)
-                if damage.torn and self.patient and self._completed(position):
+                is_last = damage.end_position == self.size_bytes
+                if self.patient and (damage.torn or (is_last and self.is_active)) and self._completed(position):
                     continue
                 yield damage
                 position = damage.end_position

@@ -139,6 +139,8 @@ class Log(FlushedLog):
         self._new_names = False
         self._index_lags = False
         self._unmarked_bytes = 0
+        self._fills_ahead = False
+        self._idle_end_offset = 0
         self._failure: StorageFailureError | None = None
         self._own_lock: DirectoryLock | None = None
         self._own_scheduler: FlushScheduler | None = None
@@ -244,6 +246,7 @@ class Log(FlushedLog):
                     sync_failed=False, has_producers=True, has_transactions=True,  # what was scanned may have them
                 )
                 self._checkpoint_file.write(self._checkpoint, sync=True)
+            self._new_names |= opened.is_cut
             opened.segments = remove_below_start(self, opened.segments, self._checkpoint.log_start_offset)
         first = opened.segments[0].base_offset if opened.segments else opened.log_end_offset
         contiguous = stored.is_contiguous if stored is not None else (
@@ -365,8 +368,11 @@ class Log(FlushedLog):
         old = self.segments[-1]
         if old.size_bytes == 0 and old.base_offset == base_offset:
             return
+        old.cut_ahead()  # a sealed segment ends where its file does
         try:
             new = self._create_segment(base_offset)
+            if self._fills_ahead:
+                new.fill_ahead(self.config["segment.bytes"])
             old.seal(INT64_MAX)  # its time index alone: where its offsets end, the new segment says
             try:
                 write_indexes(old, final=True)
@@ -564,6 +570,7 @@ class Log(FlushedLog):
             self._epochs.write()
         if offset >= self.log_end_offset:
             return
+        self._cut_ahead()
         lower_cleaner_offset(self.path, self.topic, self.partition, offset)
         self._end_staging()  # before the directory is synced: nothing that is cut may come back from there
         truncations = self.truncation_count
@@ -762,6 +769,8 @@ class Log(FlushedLog):
                 with contextlib.suppress(StorageFailureError):
                     write_indexes(segment, final=True, sync=True)
         active = self.segments[-1]
+        if self._cut_ahead():
+            self._new_names = True  # and a new size
         state = self._state_at(active.base_offset, active.size_bytes, self.log_end_offset)._replace(is_clean=True)
         self._freeze_producers()
         if self._is_clean and state == self._checkpoint and not active.doubtful_index and not self._pending_snapshots:

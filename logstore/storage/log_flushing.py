@@ -31,6 +31,9 @@ CHECKPOINT_INTERVAL_BYTES = 4 << 20
 STAGED_LINGER_MS = 2
 STAGING_LOOK_MS = 1000
 
+# A log whose end has not moved for so long is idle: the zeros ahead of its end are given back.
+FILL_IDLE_MS = 10_000
+
 # Bytes of one segment after which its producers are written down once more: what is replayed after a crash at most.
 SNAPSHOT_INTERVAL_BYTES = 16 << 20
 
@@ -43,6 +46,8 @@ class FlushedLog(ReadableLog):
     _new_names: bool
     _unmarked_bytes: int  # handed over to sealed segments since the last mark or checkpoint
     _index_lags: bool  # that of a sealed segment which is not known to be on disk, or of one that was scanned at open
+    _fills_ahead: bool
+    _idle_end_offset: int
     _digests: SegmentDigests
     _snapshot_position: int
 
@@ -121,6 +126,28 @@ class FlushedLog(ReadableLog):
         self._flush_was_scheduled(False)
         if self.is_writable:
             self._flush_until(self.log_end_offset)
+
+    def _fill_ahead(self) -> None:
+        """One flush follows the other: from now on the active segment's file is filled with zeros ahead of its end."""
+        if self.config["preallocate"] and not self._fills_ahead and self.is_writable:
+            self._fills_ahead = True
+            self._idle_end_offset = self.log_end_offset
+            self.segments[-1].fill_ahead(self.config["segment.bytes"])
+            self._scheduler.schedule(FILL_IDLE_MS, self._cut_when_idle)
+
+    def _cut_when_idle(self) -> None:
+        if self.is_writable and self._fills_ahead:
+            if self.log_end_offset == self._idle_end_offset:
+                self._locked(self._cut_ahead)
+            else:
+                self._idle_end_offset = self.log_end_offset
+                self._scheduler.schedule(FILL_IDLE_MS, self._cut_when_idle)
+
+    def _cut_ahead(self) -> bool:
+        """Takes the zeros behind the end away; whether there were any. The log's lock is held."""
+        self._fills_ahead = False
+        self._count_flushes_anew()
+        return self.segments[-1].cut_ahead()
 
     def _freeze_in_background(self) -> None:
         if self.is_writable:
@@ -224,7 +251,8 @@ class FlushedLog(ReadableLog):
 
     def _sync_segments(self, segments: tuple[Segment, ...]) -> None:
         first = len(segments) - 1
-        while first > 0 and segments[first].base_offset > self.flushed_offset:
+        # One whose last record is on disk may have been cut to its size since, which has to be on disk as well.
+        while first > 0 and segments[first].base_offset >= self.flushed_offset:
             first -= 1
         for segment in segments[first:]:
             segment.sync()

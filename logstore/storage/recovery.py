@@ -66,9 +66,11 @@ class OpenedLog:
         Of the last batch scanned; -1 for none.
     mark : CacheMark or None
         What spared a scan of what stands before it.
+    is_cut : bool
+        Zeros ahead of the end were taken away: the file's size is to be on disk before the log counts as closed.
     """
 
-    __slots__ = ("damage", "flushed_offset", "leader_epoch", "log_end_offset", "mark", "report", "segments")
+    __slots__ = ("damage", "flushed_offset", "is_cut", "leader_epoch", "log_end_offset", "mark", "report", "segments")
 
     def __init__(self, log_end_offset: int, flushed_offset: int = 0):
         self.segments: list[Segment] = []
@@ -78,6 +80,7 @@ class OpenedLog:
         self.damage: CorruptDataError | None = None
         self.leader_epoch = -1
         self.mark: CacheMark | None = None
+        self.is_cut = False
 
 
 def list_segments(directory: str) -> list[int]:
@@ -187,6 +190,7 @@ def open_segments(
             has_checkpoint=True, writable=writable, digests=digests, resumed=spared.resumed,
         )
         found.report = found.report._replace(spared_bytes=spared.spared_bytes)
+        opened.is_cut = found.is_cut
         if found.damage is None:
             opened = found
     if opened.mark is None:  # or what was scanned behind the mark is odd: judged by all there is
@@ -254,6 +258,14 @@ def _scan_tail(
         opened.leader_epoch = max(opened.leader_epoch, segment.state["last_leader_epoch"])
         is_last = index == len(bases) - 1
         end_offset = scan.next_offset
+        if scan.is_filled and _is_filled_ahead(scan, base, known, digests, bases[index + 1 :], trusted=trusted):
+            if writable and opened.damage is None:
+                segment.truncate(scan.valid_bytes, scan.next_offset)
+                opened.is_cut = True
+            scan = scan._replace(tail="none", file_size_bytes=scan.valid_bytes)
+            if not is_last:
+                segment.seal(bases[index + 1])
+                opened.segments[index] = segment  # which knows where it ends
         if scan.tail != "none":
             below = (trusted and scan.valid_bytes < known.position) or scan.valid_bytes < _sealed_bytes(digests, base)
             if scan.tail == "corrupt" or below or opened.damage is not None or _is_contradicted(path, scan):
@@ -308,6 +320,16 @@ def _scan_tail(
             opened.segments[-1].path, opened.segments[-1].size_bytes, "flushed records are missing at the end",
             trusted_end, opened.log_end_offset, "Restore the file, or read what is left with read_only=True.",
         )
+
+
+def _is_filled_ahead(
+    scan: SegmentScan, base_offset: int, known: Checkpoint, digests: SegmentDigests | None, later_bases: list[int], *,
+    trusted: bool,
+) -> bool:
+    """Whether zeros to the end of a file stand where nothing can be missing: it was filled ahead of its end."""
+    if (trusted and scan.valid_bytes < known.position) or scan.valid_bytes < _sealed_bytes(digests, base_offset):
+        return False
+    return not later_bases or scan.next_offset == later_bases[0]
 
 
 def _sealed_bytes(digests: SegmentDigests | None, base_offset: int) -> int:

@@ -87,6 +87,7 @@ class SegmentVerification:
     digest: SegmentDigest | None = None
     is_digest_known: bool = False
     modified_ns: int = 0
+    file_size_bytes: int = 0
 
     @property
     def is_sound(self) -> bool:
@@ -144,6 +145,7 @@ def verify_segment(
         offset_index=_without_padding(indexes[".index"], 8), time_index=_without_padding(indexes[".timeindex"], 12),
     )
     found = SegmentVerification(path, base_offset, end_offset_max, verifier.size_bytes, modified_ns=modified_ns)
+    found.file_size_bytes = verifier.size_bytes
     prefix = digest.size_bytes if digest is not None and digest.is_growing else 0
     found.is_digest_known = digest is not None and not (digest.is_growing and not is_active)
     if digest is not None:  # all it describes was on disk
@@ -158,7 +160,10 @@ def verify_segment(
         fault = verifier.step(min(step_bytes, left) if left > 0 else step_bytes, deep=deep)
         if prefix and verifier.position == prefix:
             at_prefix = verifier.digest
-        if fault is not None:
+        if fault is not None and is_active and _is_filled_ahead(path, verifier.position):
+            verifier.end_here()
+            found.size_bytes = verifier.position
+        elif fault is not None:
             _pass_damage(verifier, found, states[0], uncounted, trusted_bytes, end_known, contiguous)
             states.clear()
         states.append((verifier.position, Passed(verifier.position, verifier.next_offset, verifier.leader_epoch)))
@@ -180,6 +185,16 @@ def verify_segment(
             digest.verified_ms if digest is not None else 0,
         )
     return found
+
+
+def _is_filled_ahead(path: str, position: int) -> bool:
+    """Whether a file goes on with nothing but zeros: there are some ahead of the end of the segment that is written."""
+    with refusals(path, "read"), open(path, "rb") as file:
+        file.seek(position)
+        while piece := file.read(1 << 20):
+            if piece.count(0) != len(piece):
+                return False
+    return True
 
 
 def _pass_damage(
@@ -232,7 +247,7 @@ def _pass_damage(
                 pending = ranged
         found.ranges += [] if pending is None else [pending]
         if file.size_bytes > verifier.size_bytes:  # a writer has completed its batch meanwhile
-            found.size_bytes = file.size_bytes
+            found.size_bytes = found.file_size_bytes = file.size_bytes
     verifier.skip_to(verifier.size_bytes, passed.next_offset, passed.epoch, False)
 
 

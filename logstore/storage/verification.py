@@ -187,7 +187,7 @@ def _has_grown(segment: SegmentVerification) -> bool:
         now = os.stat(segment.path)
     except FileNotFoundError:
         return True
-    return (now.st_size, now.st_mtime_ns) != (segment.size_bytes, segment.modified_ns)
+    return (now.st_size, now.st_mtime_ns) != (segment.file_size_bytes, segment.modified_ns)
 
 
 def _is_gone(directory: str, damage: DamagedRange, bases: list[int]) -> bool:

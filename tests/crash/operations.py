@@ -128,6 +128,37 @@ def burst(book: Book, broker) -> None:
         book.append(log, durability="appended")
 
 
+def fill_ahead(book: Book, broker) -> None:
+    """Flushed so often that the file is filled with zeros ahead of its end; rolled, cut when idle, and filled again."""
+    log = broker.topic("t").partition(0)
+    for _ in range(12):
+        book.append(log)
+    unflushed = [book.append(log, durability="appended") for _ in range(3)]
+    log.roll()
+    unflushed += [book.append(log, durability="appended") for _ in range(2)]
+    log.flush()
+    for offset, identity in unflushed:
+        book.say(f"appended t {offset} {identity}")
+    book.append(log)
+    log._locked(log._cut_ahead)
+    for _ in range(12):
+        book.append(log)
+
+
+def start_filled_ahead(book: Book, folder: str) -> None:
+    """As a killed process leaves it: zeros behind the end."""
+    running = folder + ".running"
+    with logstore.open(running) as broker:
+        log = broker.create_topic("t", **SETTINGS).partition(0)
+        book.say("creating t 1")
+        book.say("created t 1")
+        for _ in range(20):
+            book.append(log)
+        assert log.segments[-1].filled_bytes
+        shutil.copytree(running, folder)
+    shutil.rmtree(running)
+
+
 def roll(book: Book, broker) -> None:
     log = broker.topic("t").partition(0)
     log.roll()
@@ -291,6 +322,7 @@ def erase(book: Book, broker) -> None:
 OPERATIONS: dict[str, tuple[Callable, Callable]] = {
     "append": (start_with_records, append),
     "burst": (start_with_records, burst),
+    "fill_ahead": (start_with_records, fill_ahead),
     "roll": (start_with_records, roll),
     "truncate": (start_with_records, truncate),
     "truncate_first_batch_of_a_segment": (start_with_records, truncate_first_batch_of_a_segment),
@@ -302,6 +334,7 @@ OPERATIONS: dict[str, tuple[Callable, Callable]] = {
     "delete_topics": (start_with_topics, delete_topics),
     "commit_offsets": (start_with_records, commit_offsets),
     "recover": (start_torn, recover),
+    "recover_filled_ahead": (start_filled_ahead, append),
     "recover_swap": (start_half_swapped, recover_swap),
     "recover_truncation": (start_half_truncated, recover_truncation),
 }

@@ -53,7 +53,7 @@ def test_settings_are_understood(given, name, value):
         ({"durabilty": "flushed"}, "did you mean durability"),
         ({"xyzzy": 1}, "unknown setting"),
         ({"min.insync.replicas": 2}, "no replicas"),
-        ({"preallocate": True}, "never preallocated"),
+        ({"preallocate": "perhaps"}, "preallocate"),
         ({"segment.bytes": 1023}, r"in \[1024"),
         ({"segment.bytes": 2**31}, "2147483647"),
         ({"retention.ms": -2}, r"in \[-1"),

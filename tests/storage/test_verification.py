@@ -199,12 +199,11 @@ def test_an_unfinished_write_is_no_damage_but_is_named(tmp_path: Path) -> None:
     path = segment_paths(tmp_path / "t-0")[0]
     whole = path.read_bytes()
     last = stored_batches(path)[-1]
-    for tail in (whole[last.position : last.position + 40], bytes(5000)):
-        path.write_bytes(whole + tail)
-        found = verify(tmp_path / "t-0")
-        assert found.is_sound
-        (damage,) = found.ranges
-        assert (damage.kind, damage.position) == ("unfinished", len(whole))
+    path.write_bytes(whole + whole[last.position : last.position + 40])
+    found = verify(tmp_path / "t-0")
+    assert found.is_sound
+    (damage,) = found.ranges
+    assert (damage.kind, damage.position) == ("unfinished", len(whole))
     # Below what was flushed nothing is unfinished.
     path.write_bytes(whole[:-5])
     with Log(source / "t-0", read_only=True) as read:

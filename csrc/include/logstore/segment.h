@@ -84,6 +84,16 @@ int ls_segment_should_roll(const ls_segment *segment, const ls_roll_policy *poli
 ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t batch_bytes,
                             const ls_batch_header *header, ls_fault *fault);
 
+/* From now on appends keep the file filled with zeros ahead of its end, up to limit_bytes; 0: no longer. fdatasync
+ * of a write into such a file has data to write alone, and no new size and blocks. Zeros are no batch: whatever
+ * reads the file takes them for its end. A disk that is too full for them ends it, without an error. Any thread. */
+void ls_segment_fill_ahead(ls_segment *segment, int64_t limit_bytes);
+/* How many zeros that appends have written stand behind the end. Writer only. */
+int64_t ls_segment_filled_bytes(const ls_segment *segment);
+/* Takes the zeros away, and ends filling ahead. Writer only. After a failure they may still be there, which harms
+ * nobody but a segment that is sealed. */
+ls_status ls_segment_cut_ahead(ls_segment *segment, ls_fault *fault);
+
 /* Appends whole, validated batches in one write, as many as fit: *appended says how many bytes that are; less
  * than size with LS_FULL. For a segment that nobody reads yet: after another failure it is only good to be
  * freed. */
@@ -154,6 +164,7 @@ typedef struct ls_recovery_report {
     ls_tail tail;
     ls_fault tail_fault;     /* what is wrong at valid_bytes; meaningless for LS_TAIL_NONE */
     int64_t next_valid_position; /* a sound later batch behind the damage, however it is judged, or -1 */
+    int is_filled;               /* a torn tail of nothing but zeros: a file that was filled ahead, or never written */
 } ls_recovery_report;
 
 /* Scans batches from `position` (a batch boundary; offsets from there are >= `next_offset`) to the end of the
