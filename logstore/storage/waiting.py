@@ -87,20 +87,23 @@ class _InotifyWatch:
                 self._library.inotify_rm_watch(self._descriptor, watch)  # fails where the directory is gone
 
     def wait(self, timeout: float | None = None) -> set[str]:
-        self._poll.poll(None if timeout is None else max(timeout, 0.0) * 1000)
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._woken)
+        ready = [descriptor for descriptor, _ in self._poll.poll(None if timeout is None else max(timeout, 0.0) * 1000)]
+        if self._woken in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._woken)
         changed: set[str] = set()
+        if self._descriptor not in ready:
+            return changed
         with contextlib.suppress(BlockingIOError):
-            while events := os.read(self._descriptor, 65536):
-                at = 0
-                while at < len(events):
-                    watch, mask, _, name_bytes = self._HEAD.unpack_from(events, at)
-                    at += self._HEAD.size + name_bytes
-                    if mask & self._OVERFLOW:
-                        changed.update(self._directories.values())
-                    elif (directory := self._directories.get(watch)) is not None:
-                        changed.add(directory)
+            events = os.read(self._descriptor, 65536)  # once: what is left, or comes meanwhile, is there for the next wait
+            at = 0
+            while at < len(events):
+                watch, mask, _, name_bytes = self._HEAD.unpack_from(events, at)
+                at += self._HEAD.size + name_bytes
+                if mask & self._OVERFLOW:
+                    changed.update(self._directories.values())
+                elif (directory := self._directories.get(watch)) is not None:
+                    changed.add(directory)
         return changed
 
     def wake(self) -> None:
