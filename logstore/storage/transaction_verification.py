@@ -55,7 +55,7 @@ def producer_faults(
             if os.path.exists(snapshot_path(directory, offset)):
                 raise  # else a writer has put another in its place
     stored: dict[int, list[AbortedTransaction]] = {}
-    for base, end in zip(bases, [*bases[1:], 2**63 - 1], strict=True):
+    for base, end in zip(bases, [*bases, 2**63 - 1][1:], strict=True):
         path = os.path.join(directory, layout.segment_file_name(base, ".txnindex"))
         try:
             entries = _read_entries(path, base)
