@@ -36,6 +36,8 @@ cdef int64_t PATIENCE_US_MAX = 2_000
 # Below it, waking up again takes longer than what is waited for.
 cdef int64_t PATIENCE_US_MIN = 20
 cdef int MISSES_MAX = 6
+# A signal that comes just before a thread falls asleep does not wake it: who waits longer looks up so often.
+cdef int64_t SIGNAL_CHECK_US = 50_000
 
 
 cdef bint open_waiting(Waiting *me) noexcept nogil:
@@ -144,7 +146,7 @@ cdef class GroupCommit:
         cdef Turn turn
         cdef bint is_released
         while True:
-            patience = -1
+            patience = SIGNAL_CHECK_US
             PyThread_lock_now(self.state_lock, 1)
             if self.is_gathering and self.leader == me:
                 patience = self.patience_us()
@@ -168,14 +170,14 @@ cdef class GroupCommit:
                 status = PY_LOCK_ACQUIRED
             me.is_released = False
             if status != PY_LOCK_ACQUIRED:
-                if self.leader == me:
+                if self.leader == me and self.is_gathering:
                     # They don't come. What is here is flushed, also where a signal waits: it costs one flush.
                     self.is_gathering = False
                     me.turn = TURN_LEADS
                     if status == PY_LOCK_FAILURE:
                         self.misses += self.misses < MISSES_MAX
                         self.rounds_to_skip = 1 << self.misses
-                elif status == PY_LOCK_INTR and self.dequeue(me):
+                elif self.dequeue(me):
                     me.turn = TURN_INTERRUPTED
             turn = me.turn
             PyThread_release_lock(self.state_lock)
