@@ -7,7 +7,7 @@ sender thread does what nobody waits for: batches that have lingered, retries, a
 
 from _thread import allocate_lock, get_ident
 from collections import deque
-from time import monotonic
+from time import monotonic, sleep
 
 cimport cython
 from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint8_t
@@ -427,18 +427,21 @@ cdef class ProducerDelivery:
     def _deliver(self, ProducerBatch batch not None, bint may_flush):
         """Does for a batch, in the calling thread, all that can be done without waiting for others."""
         cdef PartitionQueue queue = batch.queue
+        cdef bint is_sender = get_ident() == self.sender_thread
         if queue is not None and batch.state == BATCH_OPEN and queue.open is batch:
             self.seal(queue)
         if queue is not None and batch.state == BATCH_SEALED:
             self.drain(queue, may_flush)
+        while is_sender and batch.state == BATCH_SEALED and queue.drainer not in (None, get_ident()):
+            sleep(0.001)  # a callback of the sender: whoever hands over right now is done soon, and then nobody flushes
         if queue is not None and batch.state == BATCH_APPENDED:
-            if may_flush:
+            if may_flush or is_sender:
                 self.flush_queue(queue)
         if queue is not None and queue.unflushed and self.sender_wakes_at_ms != 0:
             self.wake_sender()
         if self.callbacks:
             self.run_callbacks()
-        if not batch.is_complete() and get_ident() in (self.sender_thread, queue.drainer):
+        if not batch.is_complete() and (is_sender or get_ident() == queue.drainer):
             raise InvalidRequestError(
                 "a callback or signal handler would wait for a record that its own thread is about to deliver; return, and "
                 "look at the future later")

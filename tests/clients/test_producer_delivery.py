@@ -340,6 +340,28 @@ def test_callbacks_may_send_and_wait(broker):
     assert found == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("timeout", [None, SECONDS])
+def test_callbacks_of_the_sender_may_send_and_wait(broker, timeout):
+    """Nobody else delivers what they wait for, so that their own thread does, however long it may wait."""
+    broker.create_topic("orders")
+    found = []
+    threads = set()
+    ended = threading.Event()
+
+    def answer(error, metadata):
+        threads.add(threading.get_ident())
+        if metadata.offset < 5:
+            found.append(producer.send("orders", b"again", on_delivery=answer).result(timeout).offset)
+        else:
+            ended.set()
+
+    with broker.producer(linger_ms=1) as producer:
+        producer.send("orders", b"first", on_delivery=answer)
+        assert ended.wait(SECONDS)
+    assert found == [1, 2, 3, 4, 5]
+    assert len(threads) == 1 and threading.get_ident() not in threads
+
+
 def test_conditional_sends(broker):
     topic = broker.create_topic("orders")
     with broker.producer(linger_ms="1h") as producer:
