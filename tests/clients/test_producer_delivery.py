@@ -359,7 +359,8 @@ def test_callbacks_of_the_sender_may_send_and_wait(broker, timeout):
         producer.send("orders", b"first", on_delivery=answer)
         assert ended.wait(SECONDS)
     assert found == [1, 2, 3, 4, 5]
-    assert len(threads) == 1 and threading.get_ident() not in threads
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
 
 
 def test_conditional_sends(broker):
