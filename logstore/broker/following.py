@@ -88,11 +88,14 @@ class Follower:
 
     def _run(self, watch: DirectoryWatch) -> None:
         while not self._is_closed:
-            for directory in watch.wait():
+            for directory, is_more in watch.wait().items():
                 log = self._logs.get(directory)
                 try:
                     if log is not None:
-                        log.refresh()
+                        if is_more:
+                            log.refresh()
+                        else:
+                            log.catch_up()
                     elif directory == self._path:
                         self._look_for_topics()
                 except LogstoreError as error:

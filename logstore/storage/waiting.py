@@ -43,9 +43,9 @@ class DirectoryWatch(Protocol):
 
     def remove(self, directory: str) -> None: ...
 
-    def wait(self, timeout: float | None = None) -> set[str]:
-        """Sleeps until something changes; the directories where it did, perhaps too many. Empty after the timeout, and
-        after `wake`."""
+    def wait(self, timeout: float | None = None) -> dict[str, bool]:
+        """Sleeps until something changes; the directories where it did, perhaps too many, each with whether more has
+        changed there than what ``.log`` files hold. Empty after the timeout, and after `wake`."""
 
     def wake(self) -> None: ...
 
@@ -55,7 +55,8 @@ class DirectoryWatch(Protocol):
 class _InotifyWatch:
     """Linux: a descriptor that becomes readable when a file in a directory is written, made, renamed or deleted."""
 
-    _EVENTS = 0x00000002 | 0x00000100 | 0x00000080 | 0x00000200  # modify, create, moved to, delete
+    _MODIFY = 0x00000002
+    _EVENTS = _MODIFY | 0x00000100 | 0x00000080 | 0x00000200  # modify, create, moved to, delete
     _OVERFLOW = 0x00004000
     _HEAD = struct.Struct("=iIII")  # watch, events, cookie, bytes of the name that follows
 
@@ -86,12 +87,12 @@ class _InotifyWatch:
                 del self._directories[watch]
                 self._library.inotify_rm_watch(self._descriptor, watch)  # fails where the directory is gone
 
-    def wait(self, timeout: float | None = None) -> set[str]:
+    def wait(self, timeout: float | None = None) -> dict[str, bool]:
         ready = [descriptor for descriptor, _ in self._poll.poll(None if timeout is None else max(timeout, 0.0) * 1000)]
         if self._woken in ready:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._woken)
-        changed: set[str] = set()
+        changed: dict[str, bool] = {}
         if self._descriptor not in ready:
             return changed
         with contextlib.suppress(BlockingIOError):
@@ -99,11 +100,13 @@ class _InotifyWatch:
             at = 0
             while at < len(events):
                 watch, mask, _, name_bytes = self._HEAD.unpack_from(events, at)
-                at += self._HEAD.size + name_bytes
+                name_at = at + self._HEAD.size
+                at = name_at + name_bytes
                 if mask & self._OVERFLOW:
-                    changed.update(self._directories.values())
-                elif (directory := self._directories.get(watch)) is not None:
-                    changed.add(directory)
+                    return dict.fromkeys(self._directories.values(), True)
+                if (directory := self._directories.get(watch)) is not None:
+                    is_more = mask != self._MODIFY or not events[name_at:at].rstrip(b"\0").endswith(b".log")
+                    changed[directory] = is_more or changed.get(directory, False)
         return changed
 
     def wake(self) -> None:
@@ -131,9 +134,9 @@ class _IntervalWatch:
     def remove(self, directory: str) -> None:
         self._directories = self._directories - {directory}
 
-    def wait(self, timeout: float | None = None) -> set[str]:
+    def wait(self, timeout: float | None = None) -> dict[str, bool]:
         woken = self._wakeup.wait(self._INTERVAL if timeout is None else min(self._INTERVAL, timeout))
-        return set() if woken else self._directories
+        return {} if woken else dict.fromkeys(self._directories, True)
 
     def wake(self) -> None:
         self._wakeup.notify()
