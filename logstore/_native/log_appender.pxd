@@ -1,11 +1,11 @@
 # Appending to one log.
 
-cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from logstore._native.core cimport ls_batch_builder, ls_fault, ls_open_batch, ls_roll_policy, ls_span
 from logstore._native.log_flusher cimport LogFlusher
 from logstore._native.record_batch cimport RecordBatch
 from logstore._native.spans cimport HeaderList
+from logstore._native.writer_lock cimport ls_writer_lock
 
 
 cdef enum Level:
@@ -17,7 +17,7 @@ cdef enum Level:
 # The writer's half of a log: an open batch, the active segment, and the lock over both. storage.Log derives from it
 # and supplies the cold steps (_roll, _schedule_hand_over, _schedule_flush, _write_failed).
 cdef class LogAppender(LogFlusher):
-    cdef cython.pymutex mutex
+    cdef ls_writer_lock lock
     cdef ls_batch_builder builder
     cdef int64_t next_offset            # of the next record; counts those in the open batch
     cdef readonly int64_t batches_count     # handed over since the log was opened

@@ -64,7 +64,13 @@ from logstore._native.producer_batches cimport marker_of
 from logstore._native.published cimport ls_publish
 from logstore._native.record_batch cimport RecordBatch, compressed_batch
 from logstore._native.segment cimport Segment
-from logstore._native.spans cimport HeaderList, SpanArray, span_of
+from logstore._native.spans cimport HeaderList, SpanArray, span_of, takes_bytes
+from logstore._native.writer_lock cimport (
+    ls_writer_lock_acquire,
+    ls_writer_lock_free,
+    ls_writer_lock_init,
+    ls_writer_lock_release,
+)
 
 from logstore.errors import (
     ClosedError,
@@ -145,6 +151,8 @@ cdef class LogAppender(LogFlusher):
 
     def __cinit__(self, *args, **kwargs):
         cdef ls_fault fault
+        if ls_writer_lock_init(&self.lock) != 0:
+            raise MemoryError("no memory for a log's lock")
         memset(&self.builder, 0, sizeof(self.builder))
         if ls_batch_builder_init(&self.builder, 4096, &fault) != LS_OK:
             raise_fault(&fault, "<memory>")
@@ -154,6 +162,7 @@ cdef class LogAppender(LogFlusher):
 
     def __dealloc__(self):
         global open_batches_count
+        ls_writer_lock_free(&self.lock)
         ls_batch_builder_free(&self.builder)
         if self.open_batch.map != NULL:
             open_batches_count -= 1
@@ -166,7 +175,8 @@ cdef class LogAppender(LogFlusher):
                    int64_t timestamp_after_max_ms, int64_t flush_messages, bint flush_by_time, bint append_time,
                    bint keys_required, bint stages, clock):
         """Takes settings over, between two appends."""
-        with self.mutex:
+        ls_writer_lock_acquire(&self.lock)
+        try:
             # Whoever counts records between flushes, or their bytes in a batch, gets each written.
             self.stages = (stages and self.open_batch_path is not None and flush_messages == INT64_MAX
                            and batch_bytes <= STAGED_BATCH_BYTES_MAX)
@@ -184,6 +194,8 @@ cdef class LogAppender(LogFlusher):
             self.append_time = append_time
             self.keys_required = keys_required
             self.clock = clock
+        finally:
+            ls_writer_lock_release(&self.lock)
 
     def _activate(self, Segment active not None, int64_t next_offset, int64_t flushed_offset, int32_t leader_epoch,
                   bint marked_clean):
@@ -215,7 +227,8 @@ cdef class LogAppender(LogFlusher):
         ``old`` are base offsets: rolls may put another object in a segment's place.
         """
         cdef Py_ssize_t i
-        with self.mutex:
+        ls_writer_lock_acquire(&self.lock)
+        try:
             bases = [(<Segment>segment).base_offset for segment in self.segment_list]
             if not old or old[0] not in bases:
                 return False
@@ -224,6 +237,8 @@ cdef class LogAppender(LogFlusher):
                 return False
             self.segment_list = self.segment_list[:i] + new + self.segment_list[i + len(old):]
             self.replacement_count += 1
+        finally:
+            ls_writer_lock_release(&self.lock)
         return True
 
     def _take_producers(self, state not None, list aborted not None, bint has_producers, bint has_transactions):
@@ -265,11 +280,14 @@ cdef class LogAppender(LogFlusher):
 
     def _locked(self, step, *args):
         """Runs ``step(*args)`` with the open batch handed over and no append under way."""
-        with self.mutex:
+        ls_writer_lock_acquire(&self.lock)
+        try:
             if self.write_state == WRITABLE:
                 self.now_ms()
                 self.hand_over()
             return step(*args)
+        finally:
+            ls_writer_lock_release(&self.lock)
 
     @property
     def open_batch_records_count(self):
@@ -325,8 +343,10 @@ cdef class LogAppender(LogFlusher):
         cdef HeaderList header_list = None
         cdef int level = self.default_level
         cdef int64_t given = -1
-        _keep_value = span_of(value, "value", &value_span)
-        _keep_key = span_of(key, "key", &key_span)
+        if not takes_bytes(value, &value_span):
+            _keep_value = span_of(value, "value", &value_span)
+        if not takes_bytes(key, &key_span):
+            _keep_key = span_of(key, "key", &key_span)
         if durability is not None:
             level = level_of(durability, 0)
         if headers is not None:
@@ -334,7 +354,7 @@ cdef class LogAppender(LogFlusher):
         if timestamp is not None:
             given = timestamp_of(timestamp)
         return self.append_one(&key_span, &value_span, header_list, given, timestamp is not None, level,
-                               expected_of(expected_offset))
+                               -1 if expected_offset is None else expected_of(expected_offset))
 
     def append_many(self, values, keys=None, *, timestamps=None, headers=None, durability=None, expected_offset=None):
         """Appends many records in one call, as few batches.
@@ -464,7 +484,7 @@ cdef class LogAppender(LogFlusher):
         # Only where a rule might refuse it: most topics have none that a record of now, and of this size, could break.
         if has_timestamp or self.keys_required or record_bytes_max > self.message_bytes_max - LS_BATCH_HEADER_BYTES:
             self.check_record(key, value, headers, timestamp, now_ms)
-        self.mutex.acquire()
+        ls_writer_lock_acquire(&self.lock)
         try:
             if self.write_state != WRITABLE:
                 self.check_writable()
@@ -478,7 +498,8 @@ cdef class LogAppender(LogFlusher):
                 self.hand_over()
             if stage and self.open_batch.map == NULL:
                 self.begin_staging(now_ms)
-            mark = ls_batch_builder_mark(&self.builder)
+            if level != LEVEL_BUFFERED:
+                mark = ls_batch_builder_mark(&self.builder)
             if ls_batch_builder_append(&self.builder, timestamp, key[0], value[0],
                                        headers.items if headers is not None else NULL,
                                        headers.count if headers is not None else 0, &fault) != LS_OK:
@@ -499,7 +520,7 @@ cdef class LogAppender(LogFlusher):
             elif not self.hand_over_scheduled:
                 self.schedule_hand_over()  # first: a signal handler may raise in it
         finally:
-            self.mutex.release()
+            ls_writer_lock_release(&self.lock)
         if (level == LEVEL_FLUSHED or self.flush_due
                 or self.end_offset - self._flush_lock.flushed_offset >= self.flush_messages):
             self.acknowledge(offset + 1, level)
@@ -567,13 +588,16 @@ cdef class LogAppender(LogFlusher):
         """Hands over what is staged, for a reader. Where the segment refuses it, it stays where it is, and acknowledged."""
         if self.write_state != WRITABLE or self.handing_over == PyThread_get_thread_ident():
             return 0
-        with self.mutex:
+        ls_writer_lock_acquire(&self.lock)
+        try:
             if self.staged and self.write_state == WRITABLE:
                 try:
                     self.now_ms()
                     self.hand_over()
                 except LogstoreError:
                     pass
+        finally:
+            ls_writer_lock_release(&self.lock)
         return 0
 
     cdef int end_staging(self, bint remove) except -1:
@@ -606,9 +630,12 @@ cdef class LogAppender(LogFlusher):
 
     def _close_writing(self, int state):
         """Takes no more records. What was acknowledged as `appended` and could not be handed over stays in the file."""
-        with self.mutex:
+        ls_writer_lock_acquire(&self.lock)
+        try:
             self.write_state = state
             self.end_staging(not self.staged)
+        finally:
+            ls_writer_lock_release(&self.lock)
 
     def _end_staging_if_idle(self):
         """Whether the file was let go, since no burst came for a while. The lock is held."""
@@ -640,13 +667,16 @@ cdef class LogAppender(LogFlusher):
             return 0
         if status != LS_OK:
             raise_fault(&fault, self.open_batch_path.decode())
-        with self.mutex:
+        ls_writer_lock_acquire(&self.lock)
+        try:
             if ls_batch_builder_restore(&self.builder, found.base_timestamp, found.records, found.records_bytes,
                                         &fault) != LS_OK:
                 raise_fault(&fault, self.open_batch_path.decode())
             self.next_offset += self.builder.records_count
             self.restored = True
             self.staged = True
+        finally:
+            ls_writer_lock_release(&self.lock)
         return self.builder.records_count
 
     cdef int acknowledge(self, int64_t end_offset, int level) except -1:
@@ -709,7 +739,8 @@ cdef class LogAppender(LogFlusher):
         no_key.size_bytes = -1
         self.check_writable()
         self.check_spans(keys, values, timestamps, count, headers, now_ms)
-        with self.mutex:
+        ls_writer_lock_acquire(&self.lock)
+        try:
             self.check_writable()
             self.check_expected(expected_offset)
             first = self.next_offset
@@ -757,6 +788,8 @@ cdef class LogAppender(LogFlusher):
                 )
                 raise
             end = first + count
+        finally:
+            ls_writer_lock_release(&self.lock)
         self.acknowledge(end, level)
         return first
 
@@ -926,7 +959,8 @@ cdef class LogAppender(LogFlusher):
         cdef int64_t end
         cdef object plan = None
         cdef object repeated = None
-        with self.mutex:
+        ls_writer_lock_acquire(&self.lock)
+        try:
             self.check_writable()
             if not self.takes_unchecked(batch, self.now_ms()):
                 return None
@@ -967,6 +1001,8 @@ cdef class LogAppender(LogFlusher):
             batch.is_appended = True
             if repeated is None:
                 self.publish_end()
+        finally:
+            ls_writer_lock_release(&self.lock)
         self.acknowledge(end, level)
         return header.base_offset, header.max_timestamp if header.attributes & LS_ATTRIBUTE_LOG_APPEND_TIME else -1
 
@@ -988,7 +1024,8 @@ cdef class LogAppender(LogFlusher):
         cdef int64_t last
         cdef object plan = None
         cdef object repeated = None
-        with self.mutex:
+        ls_writer_lock_acquire(&self.lock)
+        try:
             self.check_writable()
             self.now_ms()
             self.hand_over()
@@ -1031,6 +1068,8 @@ cdef class LogAppender(LogFlusher):
                 source.is_appended = True
             if repeated is None:
                 self.publish_end()
+        finally:
+            ls_writer_lock_release(&self.lock)
         self.acknowledge(last + 1, level)
         return header.base_offset, last
 

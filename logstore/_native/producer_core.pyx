@@ -1,8 +1,7 @@
 """A producer's `send`: a record is encoded once, into the open batch of its partition."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
+from libc.stdint cimport INT64_MAX, int64_t
 from logstore._native.clock cimport ls_wall_clock_ms
 from logstore._native.core cimport (
     LS_BATCH_HEADER_BYTES,
@@ -18,7 +17,7 @@ from logstore._native.log_appender cimport expected_of, timestamp_of
 from logstore._native.producer_delivery cimport ProducerDelivery
 from logstore._native.producer_queue cimport PartitionQueue, ProducerTopic
 from logstore._native.record_future cimport ProducerBatch, RecordFuture
-from logstore._native.spans cimport HeaderList, span_of
+from logstore._native.spans cimport HeaderList, span_of, takes_bytes
 
 from logstore.errors import (
     InvalidRecordError,
@@ -82,8 +81,10 @@ cdef class ProducerCore(ProducerDelivery):
         if not self.is_open or self.metadata.is_stale:
             self.refuse()
         known = self.last_topic if topic is self.last_name else self.topic_named(topic)
-        _keep_value = quick_span_of(value, "value", &value_span)
-        _keep_key = quick_span_of(key, "key", &key_span)
+        if not takes_bytes(value, &value_span):
+            _keep_value = span_of(value, "value", &value_span)
+        if not takes_bytes(key, &key_span):
+            _keep_key = span_of(key, "key", &key_span)
         if (headers is None and partition is None and timestamp is None and expected_offset is None and on_delivery is None
                 and self.on_delivery is None):
             # The usual record, in the usual case: everything is at hand. Anything else goes the long way.
@@ -236,15 +237,6 @@ cdef class ProducerCore(ProducerDelivery):
             raise UnknownTopicOrPartitionError(
                 f"topic {topic.name!r} has no partition {partition!r}; it has 0 to {topic.partitioner.count - 1}")
         return <PartitionQueue>topic.queues[partition]
-
-
-cdef inline object quick_span_of(object value, str what, ls_span *span):
-    """`span_of`, without a call for bytes."""
-    if PyBytes_CheckExact(value) and PyBytes_GET_SIZE(value) <= 0x7fffffff:
-        span.bytes = <const uint8_t *>PyBytes_AS_STRING(value)
-        span.size_bytes = <int32_t>PyBytes_GET_SIZE(value)
-        return None
-    return span_of(value, what, span)
 
 
 cdef int64_t checked_timestamp(object timestamp, int64_t now_ms, ProducerTopic topic) except? -2:

@@ -1,6 +1,7 @@
 # Bytes-like Python arguments as spans the core can read without the GIL.
 
-from libc.stdint cimport int32_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from libc.stdint cimport int32_t, uint8_t
 from logstore._native.core cimport ls_record_header, ls_span
 
 
@@ -17,6 +18,19 @@ cdef class HeaderList:
 # A span over None, bytes, or any contiguous buffer. Returns what has to stay referenced while the span is used, besides
 # the object itself. str is refused.
 cdef object span_of(object value, str what, ls_span *span)
+
+
+cdef inline bint takes_bytes(object value, ls_span *span) noexcept:
+    """Whether the value is bytes, as it nearly always is: then its span is filled in. Anything else is for `span_of`."""
+    cdef Py_ssize_t size
+    if not PyBytes_CheckExact(value):
+        return False
+    size = PyBytes_GET_SIZE(value)
+    if size > 0x7fffffff:
+        return False
+    span.bytes = <const uint8_t *>PyBytes_AS_STRING(value)
+    span.size_bytes = <int32_t>size
+    return True
 
 
 # Spans over many values: a list or tuple of bytes-like or None, a numpy array, or an Arrow array.

@@ -7,7 +7,7 @@ from logstore._native.core cimport ls_partition_for_key, ls_span
 from logstore._native.log_appender cimport LEVEL_APPENDED, LEVEL_FLUSHED, LogAppender, expected_of, level_of
 from logstore._native.log_appender cimport timestamp_of, timestamps_view
 from logstore._native.record_lookup cimport committed_record_at, record_at
-from logstore._native.spans cimport HeaderList, SpanArray, span_of
+from logstore._native.spans cimport HeaderList, SpanArray, span_of, takes_bytes
 
 from logstore.errors import InvalidRequestError, UnknownTopicOrPartitionError
 
@@ -83,8 +83,10 @@ cdef class TopicAppender:
         cdef HeaderList header_list = None
         cdef LogAppender log
         cdef int64_t given = -1
-        _keep_value = span_of(value, "value", &value_span)
-        _keep_key = span_of(key, "key", &key_span)
+        if not takes_bytes(value, &value_span):
+            _keep_value = span_of(value, "value", &value_span)
+        if not takes_bytes(key, &key_span):
+            _keep_key = span_of(key, "key", &key_span)
         if partition is not None:
             log = self.log_of(partition)
         elif self.count == 1:
@@ -101,7 +103,7 @@ cdef class TopicAppender:
             given = timestamp_of(timestamp)
         return log.append_one(&key_span, &value_span, header_list, given, timestamp is not None,
                               log.default_level if durability is None else level_of(durability, 0),
-                              expected_of(expected_offset))
+                              -1 if expected_offset is None else expected_of(expected_offset))
 
     @cython.binding(False)
     def get(self, offset, partition=None, *, isolation_level="read_uncommitted"):
