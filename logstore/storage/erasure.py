@@ -165,6 +165,7 @@ class _Erasure:
         """What retention and truncation have set aside holds older bytes, maybe the key's."""
         log = self.log
         with contextlib.suppress(StorageFailureError):
+            log._deleted_files.take_names(log.path)  # if somebody is at it
             log._deleted_files.unlink()
         removed = []
         with refusals(log.path, "unlink"):

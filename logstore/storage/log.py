@@ -52,7 +52,6 @@ from logstore.storage.segment_deletion import (
     apply_retention,
     delete_before,
     remove_below_start,
-    unlink_all,
 )
 from logstore.storage.segment_digests import SegmentDigests
 from logstore.storage.text_checkpoints import new_topic_id, read_topic_id, write_topic_id
@@ -570,6 +569,10 @@ class Log(FlushedLog):
             self._epochs.write()
         if offset >= self.log_end_offset:
             return
+        if offset <= self.log_start_offset:
+            # A segment may get the name of one that was deleted, which has to be out of the way, durably.
+            self._deleted_files.add(self._deleted_files.take_names(self.path), self.config["file.delete.delay.ms"])
+            self._new_names = True
         self._cut_ahead()
         lower_cleaner_offset(self.path, self.topic, self.partition, offset)
         self._end_staging()  # before the directory is synced: nothing that is cut may come back from there
@@ -751,7 +754,7 @@ class Log(FlushedLog):
             self._close_writing(log_appender.STATE_CLOSED)
             self._publish(is_open=False)
             if not self.read_only:
-                unlink_all(self._deleted_files)
+                self._deleted_files.close()
             self._let_go()
             _open_logs.discard(self)
 

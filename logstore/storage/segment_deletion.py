@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from logstore._native.segment import Segment, learn_facts
@@ -49,15 +49,52 @@ class Scheduler(Protocol):
 
 
 class DeletedFiles:
-    """Files of one log that have lost their names and keep their bytes for ``file.delete.delay.ms``. Thread-safe.
+    """Files of one log that lose their names, and then keep their bytes for ``file.delete.delay.ms``. Thread-safe.
 
-    Unlinking a large file takes a while; it happens on the scheduler's thread, so that nobody else waits for it.
+    Thousands of renames take a while: they happen under a lock of their own, so that no append waits for them. Unlinking a
+    large file takes a while, too; it happens on the scheduler's thread.
     """
 
     def __init__(self, scheduler: Scheduler):
         self._scheduler = scheduler
         self._lock = threading.Lock()
         self._pending: list[tuple[float, str, int]] = []  # when due (monotonic), path, size
+        self._names_lock = threading.Lock()
+        self._named: list[int] = []  # base offsets of segments below the durable start, whose files have their names yet
+        self._is_closed = False
+
+    def leave(self, base_offsets: Iterable[int]) -> None:
+        """Takes segments that are gone for readers, durably; `take_names` does the rest."""
+        with self._names_lock:
+            self._named += base_offsets
+
+    def take_names(self, directory: str) -> list[str]:
+        """Renames the files of what was left, oldest first; those renamed. After `close`, none: the next open does it.
+
+        Raises
+        ------
+        StorageFailureError
+            The others are tried again with the next call.
+        """
+        renamed: list[str] = []
+        present: set[str] | None = None
+        while not self._is_closed:
+            with self._names_lock:  # step by step, so that whoever closes waits for one segment alone
+                if not self._named or self._is_closed:
+                    break
+                if present is None:
+                    with refusals(directory, "delete a segment"):
+                        present = set(os.listdir(directory))
+                renamed += _rename_files(directory, self._named[0], present)
+                del self._named[0]
+        return renamed
+
+    def close(self) -> None:
+        """Frees what is pending, and ends what goes on elsewhere; what is left is removed when the log is opened again."""
+        with self._names_lock:
+            self._is_closed = True
+        with contextlib.suppress(StorageFailureError):
+            self.unlink()
 
     @property
     def pending_bytes(self) -> int:
@@ -65,7 +102,9 @@ class DeletedFiles:
         return sum(size for _, _, size in self._pending)
 
     def add(self, paths: Iterable[str], delay_ms: int) -> None:
-        """Takes files that have been renamed already; they are unlinked after the delay."""
+        """Takes files that have been renamed already; they are unlinked after the delay, or by the next open."""
+        if self._is_closed:
+            return
         due = time.monotonic() + delay_ms / 1000
         added = []
         for path in paths:
@@ -107,6 +146,8 @@ class DeletedFiles:
     def forget(self) -> None:
         """In a forked child: the files belong to the parent."""
         self._lock = threading.Lock()
+        self._names_lock = threading.Lock()
+        self._is_closed = True
         self._pending = []
 
 
@@ -241,12 +282,13 @@ def delete_before(
         gone = log._locked(_move_start, log, offset, flushed, rolls_active, holds)
         if gone is None:
             return False
+        log._deleted_files.leave(segment.base_offset for segment in gone.segments)
         if gone.epochs_changed:
             log._epochs.write()
-        renamed = _rename_files(log.path, gone.segments)
         log._aborted.forget(segment.base_offset for segment in gone.segments)
-        if renamed:
-            sync_directory(log.path)
+    renamed = log._deleted_files.take_names(log.path)
+    if renamed:
+        sync_directory(log.path)
     log._deleted_files.add(renamed, log.config["file.delete.delay.ms"])
     return True
 
@@ -311,37 +353,25 @@ def remove_below_start(log: Log, segments: list[Segment], log_start_offset: int)
             )
         # Read, and so perhaps in the page cache alone: a start that fell back would miss what is deleted now.
         log._checkpoint_file.replace(log._checkpoint)
-    renamed = _rename_files(log.path, segments[:count])
-    for path in renamed:
-        with refusals(path, "unlink"), contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
     if count:
+        present = set(os.listdir(log.path))
+        for segment in segments[:count]:
+            for path in _rename_files(log.path, segment.base_offset, present):
+                with refusals(path, "unlink"), contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
         sync_directory(log.path)
     return segments[count:]
 
 
-def _rename_files(directory: str, segments: Sequence[Segment]) -> list[str]:
-    """Takes files of segments out of the log, a .log after the others: without it they are known to be left over."""
-    if not segments:
-        return []
+def _rename_files(directory: str, base_offset: int, present: set[str]) -> list[str]:
+    """Takes the files of a segment out of the log, its .log after the others: without it they are known to be left over."""
     renamed = []
-    with refusals(directory, "delete a segment"):
-        present = set(os.listdir(directory))
-        for segment in segments:
-            for suffix in reversed(SEGMENT_SUFFIXES):
-                name = layout.segment_file_name(segment.base_offset, suffix)
-                if name not in present:
-                    continue
-                path = os.path.join(directory, name)
-                try:
-                    os.replace(path, path + DELETED_SUFFIX)
-                except FileNotFoundError:
-                    continue
-                renamed.append(path + DELETED_SUFFIX)
+    for suffix in reversed(SEGMENT_SUFFIXES):
+        name = layout.segment_file_name(base_offset, suffix)
+        if name not in present:
+            continue
+        path = os.path.join(directory, name)
+        with refusals(directory, "delete a segment"), contextlib.suppress(FileNotFoundError):
+            os.replace(path, path + DELETED_SUFFIX)
+            renamed.append(path + DELETED_SUFFIX)
     return renamed
-
-
-def unlink_all(files: DeletedFiles) -> None:
-    """When a log closes: frees what is pending; what can't be unlinked is removed when it is opened again."""
-    with contextlib.suppress(StorageFailureError):
-        files.unlink()
