@@ -68,6 +68,9 @@ void ls_scan_init(ls_scan *scan, const ls_segment *segment, uint8_t *buffer, siz
  * batch at scan->position is damaged, and *out means nothing. */
 ls_status ls_scan_next(ls_scan *scan, const ls_segment *segment, ls_batch_location *out, ls_fault *fault);
 
+/* The same for a header that was read already, and holds by itself: only its place is checked. */
+ls_status ls_scan_pass(ls_scan *scan, const ls_segment *segment, const ls_batch_header *header, ls_fault *fault);
+
 static inline bool ls_is_damage(ls_status status) {
     return status == LS_TORN || status == LS_CORRUPT || status == LS_UNSUPPORTED;
 }

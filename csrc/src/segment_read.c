@@ -91,14 +91,18 @@ ls_status ls_scan_next(ls_scan *scan, const ls_segment *segment, ls_batch_locati
     ls_status status =
         ls_window_reach(&scan->window, scan->position, LS_BATCH_HEADER_BYTES, &at, &available, fault);
     if (status != LS_OK) return status;
-    const ls_batch_header *header = &out->header;
     status = ls_batch_header_peek(at, at + available, scan->position, &out->header, fault);
     if (status == LS_END) { /* the file is shorter than the limit says */
         return ls_fail(fault, LS_TORN, "batch is cut off", scan->position, LS_BATCH_HEADER_BYTES, 0);
     }
-    if (status == LS_OK) status = check_place(scan, segment, header, fault);
-    if (status != LS_OK) return status;
     out->position = scan->position;
+    return status == LS_OK ? ls_scan_pass(scan, segment, &out->header, fault) : status;
+}
+
+ls_status ls_scan_pass(ls_scan *scan, const ls_segment *segment, const ls_batch_header *header,
+                       ls_fault *fault) {
+    ls_status status = check_place(scan, segment, header, fault);
+    if (status != LS_OK) return status;
     scan->position += ls_batch_size_bytes(header);
     int64_t last_offset = ls_batch_last_offset(header);
     scan->next_offset = last_offset < INT64_MAX ? last_offset + 1 : INT64_MAX;

@@ -5,6 +5,7 @@
 #include "logstore/bytes.h"
 #include "logstore/crc32c.h"
 #include "segment_internal.h"
+#include "verification_internal.h"
 
 enum {
     DEEP_BUFFER_BYTES = 256 << 10,
@@ -94,7 +95,7 @@ static void check_time_entry(ls_verification *verification, int64_t base_offset,
 
 /* ---- batches --------------------------------------------------------------------------------- */
 
-static ls_status check_crc(ls_window *window, const ls_batch_location *batch, ls_fault *fault) {
+ls_status ls_window_check_crc(ls_window *window, const ls_batch_location *batch, ls_fault *fault) {
     int64_t at_position = batch->position + LS_BATCH_ATTRIBUTES_AT;
     int64_t end = batch->position + ls_batch_size_bytes(&batch->header);
     uint32_t crc = 0;
@@ -114,8 +115,8 @@ static ls_status check_crc(ls_window *window, const ls_batch_location *batch, ls
                    batch->header.crc, crc);
 }
 
-static void take_batch(const ls_segment *segment, ls_verification *verification, const ls_scan *scan,
-                       const ls_batch_location *batch) {
+void ls_verification_take(ls_verification *verification, const ls_segment *segment, const ls_scan *scan,
+                          const ls_batch_location *batch) {
     int64_t last_offset = ls_batch_last_offset(&batch->header);
     int64_t relative = last_offset - segment->options.base_offset;
     check_offset_entry(&verification->offset_index, batch->position, relative);
@@ -134,38 +135,46 @@ static void take_batch(const ls_segment *segment, ls_verification *verification,
     verification->is_next_exact = 1;
 }
 
+void ls_verification_resume(const ls_verification *verification, ls_scan *scan) {
+    scan->next_offset = verification->next_offset;
+    scan->leader_epoch = verification->leader_epoch;
+    scan->is_next_exact = verification->is_next_exact != 0;
+}
+
 static ls_status verify_with(ls_segment *segment, ls_verification *verification, uint8_t *buffer,
-                             int64_t limit, int64_t budget_bytes, bool deep, ls_fault *fault) {
+                             int64_t limit, int64_t until, bool deep, ls_fault *fault) {
     ls_scan scan;
     ls_scan_init(&scan, segment, buffer, deep ? DEEP_BUFFER_BYTES : HEADERS_BUFFER_BYTES,
                  verification->position, limit);
-    scan.next_offset = verification->next_offset;
-    scan.leader_epoch = verification->leader_epoch;
-    scan.is_next_exact = verification->is_next_exact != 0;
-    int64_t until = limit;
-    if (limit - verification->position > budget_bytes) until = verification->position + budget_bytes;
-    do {
+    ls_verification_resume(verification, &scan);
+    while (verification->position < until) {
         ls_batch_location batch;
         ls_status status = ls_scan_next(&scan, segment, &batch, fault);
-        if (status == LS_OK && deep) status = check_crc(&scan.window, &batch, fault);
+        if (status == LS_OK && deep) status = ls_window_check_crc(&scan.window, &batch, fault);
         if (status != LS_OK) return status;
-        take_batch(segment, verification, &scan, &batch);
+        ls_verification_take(verification, segment, &scan, &batch);
         if (!deep) {
             bool is_large = ls_batch_size_bytes(&batch.header) >= LARGE_BATCH_BYTES;
             scan.window.capacity = is_large ? SINGLE_READ_BYTES : HEADERS_BUFFER_BYTES;
         }
-    } while (verification->position < until);
+    }
     return verification->position < limit ? LS_OK : LS_END;
 }
 
 ls_status ls_segment_verify(ls_segment *segment, ls_verification *verification, int64_t limit,
                             int64_t budget_bytes, int deep, ls_fault *fault) {
     if (verification->position >= limit) return LS_END;
+    int64_t until = limit;
+    if (limit - verification->position > budget_bytes) until = verification->position + budget_bytes;
+    if (until <= verification->position) until = verification->position + 1; /* a batch at least */
+    if (deep && verification->ahead != NULL)
+        ls_verification_go_ahead(verification, segment, limit, until);
+    if (verification->position >= until) return verification->position < limit ? LS_OK : LS_END;
     size_t capacity = deep ? DEEP_BUFFER_BYTES : HEADERS_BUFFER_BYTES;
     uint8_t *buffer = malloc(capacity);
     if (buffer == NULL)
         return ls_fail(fault, LS_NO_MEMORY, "buffer to verify with", -1, (int64_t)capacity, 0);
-    ls_status status = verify_with(segment, verification, buffer, limit, budget_bytes, deep != 0, fault);
+    ls_status status = verify_with(segment, verification, buffer, limit, until, deep != 0, fault);
     free(buffer);
     return status;
 }

@@ -537,6 +537,9 @@ cdef extern from "logstore/verification.h" nogil:
         int64_t expected
         int64_t actual
 
+    ctypedef struct ls_verification_ahead:
+        pass
+
     ctypedef struct ls_verification:
         int64_t position
         int64_t next_offset
@@ -551,7 +554,10 @@ cdef extern from "logstore/verification.h" nogil:
         ls_digest digest
         ls_index_check offset_index
         ls_index_check time_index
+        ls_verification_ahead *ahead
 
+    ls_verification_ahead *ls_verification_ahead_create(ls_segment *segment)
+    void ls_verification_ahead_free(ls_verification_ahead *ahead)
     void ls_verification_init(ls_verification *verification, int64_t base_offset,
                               const uint8_t *offset_index, size_t offset_index_bytes,
                               const uint8_t *time_index, size_t time_index_bytes)

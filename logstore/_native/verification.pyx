@@ -26,6 +26,8 @@ from logstore._native.core cimport (
     ls_segment_verify,
     ls_status,
     ls_verification,
+    ls_verification_ahead_create,
+    ls_verification_ahead_free,
     ls_verification_finish,
     ls_verification_init,
     ls_verification_skip,
@@ -34,10 +36,15 @@ from logstore._native.faults cimport raise_fault
 
 import os
 
+# A thread that checks ahead costs as much as checking about 200 KiB.
+cdef int64_t AHEAD_BYTES_MIN = 4 << 20
+
 
 @cython.final
 cdef class SegmentVerifier:
     """A walk over one .log file that only reads. One thread at a time; the GIL is released in `step`.
+
+    A deep walk over a long file has a thread of its own that checks further on, and ends with the verifier.
 
     Parameters
     ----------
@@ -66,6 +73,7 @@ cdef class SegmentVerifier:
     cdef ls_verification state
     cdef readonly str path
     cdef readonly int64_t size_bytes
+    cdef bint ahead_is_asked
     cdef bytes offset_index
     cdef bytes time_index
 
@@ -106,6 +114,7 @@ cdef class SegmentVerifier:
                              len(offset_index), <const uint8_t *>PyBytes_AS_STRING(time_index), len(time_index))
 
     def __dealloc__(self):
+        ls_verification_ahead_free(self.state.ahead)
         ls_segment_free(self.segment)
 
     def step(self, int64_t budget_bytes, *, bint deep=True):
@@ -130,6 +139,9 @@ cdef class SegmentVerifier:
         cdef ls_fault fault
         cdef ls_status status
         with nogil:
+            if deep and not self.ahead_is_asked and self.size_bytes - self.state.position >= AHEAD_BYTES_MIN:
+                self.ahead_is_asked = True
+                self.state.ahead = ls_verification_ahead_create(self.segment)
             status = ls_segment_verify(self.segment, &self.state, self.size_bytes, budget_bytes, deep, &fault)
         if status == LS_OK or status == LS_END:
             return None

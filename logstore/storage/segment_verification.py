@@ -19,7 +19,7 @@ __all__ = ["DamagedRange", "FileFault", "SegmentVerification", "verify_segment"]
 
 INT64_MAX = 2**63 - 1
 # How often a deep check looks around for Ctrl-C and reports; headers alone go by faster.
-_DEEP_STEP_BYTES = 8 << 20
+_DEEP_STEP_BYTES = 16 << 20
 _SHALLOW_STEP_BYTES = 256 << 20
 _ENTRY_BYTES = {".index": 8, ".timeindex": 12}
 _BASE_TIMESTAMP_AT = 27

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from crash_states import segment_paths, stored_batches
 
+from logstore._native.verification import SegmentVerifier
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
 from logstore.storage.segment_digests import SegmentDigests
@@ -282,3 +283,32 @@ def test_missing_and_wrong_small_files(directory: Path) -> None:
         assert found.damages == []
         path.write_bytes(original)
     assert verify(directory).is_sound
+
+
+def test_a_long_segment_is_checked_by_two_threads_and_damage_is_the_same(tmp_path: Path) -> None:
+    with Log(tmp_path / "t-0", TopicConfig(), durability="appended") as log:
+        for start in range(0, 6_000, 100):
+            log.append_many([b"%06d" % number * 150 for number in range(start, start + 100)])
+    (path,) = segment_paths(tmp_path / "t-0")
+    index = path.with_suffix(".index").read_bytes()
+    whole = path.read_bytes()
+    assert len(whole) > 5 << 20  # enough for a second thread
+    assert len(index) > 50 * 8
+
+    def walk(index: bytes) -> tuple[object, ...]:
+        verifier = SegmentVerifier(str(path), 0, 2**63 - 1, offset_index=index)
+        fault = None
+        while fault is None and not verifier.is_done:
+            fault = verifier.step(16 << 20)
+        return fault, verifier.position, verifier.next_offset, verifier.records_count, verifier.digest
+
+    sound = walk(index)
+    assert sound == walk(b"")
+    assert sound[0] is None
+    for at in range(70, len(whole), 500_009):
+        damaged = bytearray(whole)
+        damaged[at] ^= 4
+        path.write_bytes(damaged)
+        found = walk(index)
+        assert found == walk(b"")
+        assert found[0] is not None

@@ -21,6 +21,9 @@ typedef struct ls_index_check {
     int64_t actual;
 } ls_index_check;
 
+/* A second thread that checks what comes next (work_ahead.h). It serves one verification at a time. */
+typedef struct ls_verification_ahead ls_verification_ahead;
+
 /* Where a verification stands. Zero-initialise, then ls_verification_init. */
 typedef struct ls_verification {
     int64_t position;     /* of the next batch */
@@ -36,7 +39,12 @@ typedef struct ls_verification {
     ls_digest digest;             /* of all batches met */
     ls_index_check offset_index;
     ls_index_check time_index;
+    ls_verification_ahead *ahead; /* the caller's, set after ls_verification_init; NULL: without */
 } ls_verification;
+
+/* NULL where there is no second processor, no thread or no memory. The segment outlives it. */
+ls_verification_ahead *ls_verification_ahead_create(ls_segment *segment);
+void ls_verification_ahead_free(ls_verification_ahead *ahead); /* NULL is fine */
 
 /* Starts at the beginning. The index bytes are whole files, less what preallocation left behind; NULL and 0
  * for none. Sizes that are no multiple of an entry's are for the caller to report; the rest is ignored. */
@@ -46,7 +54,8 @@ void ls_verification_init(ls_verification *verification, int64_t base_offset, co
 /* Goes on over whole batches until `budget_bytes` of the file are behind it, or the end at `limit`. LS_OK:
  * there is more; LS_END: a batch ends just at limit. LS_TORN, LS_CORRUPT, LS_UNSUPPORTED: the batch at
  * position is damaged, by the rules of ls_segment_recover, and the verification stands there. `deep` 0 reads
- * headers alone: CRCs are taken from them. */
+ * headers alone: CRCs are taken from them. With `ahead`, and offset index entries to cut the file at, two
+ * threads do the deep check; what is found is the same. */
 ls_status ls_segment_verify(ls_segment *segment, ls_verification *verification, int64_t limit,
                             int64_t budget_bytes, int deep, ls_fault *fault);
 
