@@ -17,6 +17,7 @@ ls_status ls_compactor_create(const ls_compaction_rules *rules, ls_key_offset_ma
     compactor->superseded_end_offset = rules->first_dirty_offset;
     compactor->marks_superseded = true;
     compactor->full_offset = INT64_MAX;
+    if (map != NULL) ls_key_offset_map_start(map, rules->first_dirty_offset);
     *out = compactor;
     return LS_OK;
 }

@@ -14,17 +14,16 @@ enum {
     SUPERSEDED_WORDS_MIN = 128,
     SUPERSEDED_WORDS_MAX = 1 << 22, /* 32 MiB, for 268 million offsets */
     GATHERED_PARTS = 1 << LS_KEY_PARTS_BITS_MAX,
-    GATHERED_KEYS_MAX = 512, /* of a part */
-    GATHERING_BYTES = 768 * 1024, /* of the table, from which on it pays */
-    GATHERED_SHARE = 6, /* of the table's memory: a 16th at most */
+    GATHERED_KEYS_MAX = 4096, /* of a part */
+    GATHERING_BYTES = 640 * 1024, /* of the table, from which on it pays */
+    GATHERED_SHARE = 4, /* of the table's memory */
     /* Reading a line of the table ahead costs about a tenth of missing it. */
-    READ_AHEAD_BYTES_PER_KEY = 10 * 64
+    READ_AHEAD_BYTES_PER_KEY = 10 * 64,
+    PREFETCHED_KEYS = 16
 };
 
-typedef struct gathered_key {
-    ls_key_hash hash;
-    int64_t offset;
-} gathered_key;
+/* Keys gather in the form that the table has them in. */
+typedef slot gathered_key;
 
 struct ls_gathered_keys {
     size_t table_bytes; /* that it was made for */
@@ -65,20 +64,34 @@ static LS_NOINLINE void cover_offset(ls_compactor *compactor, int64_t offset) {
                                                        (int64_t)(words * 64));
 }
 
-/* False: the key is new, and there is no room. */
-static LS_ALWAYS_INLINE bool put_key(ls_compactor *compactor, ls_key_hash hash, int64_t offset) {
-    int64_t previous;
-    if (LS_UNLIKELY(!ls_key_map_put(compactor->map, hash, offset, &previous))) {
+/* False: the key is new, and there is no room. Else bits[*found] is the bit of the offset that the key had, if
+ * there is one to be set, and its word is on its way into the cache. */
+static LS_ALWAYS_INLINE bool put_key(ls_compactor *compactor, const gathered_key *key, uint32_t *bits,
+                                     uint32_t *found) {
+    uint32_t previous;
+    uint64_t bit = key->taken - 1u;
+    if (LS_UNLIKELY(!ls_key_map_put(compactor->map, hash_in(key), key->taken, &previous))) {
+        int64_t offset = offset_of(compactor->map, key->taken);
         if (offset < compactor->full_offset) compactor->full_offset = offset;
         return false;
     }
-    if (LS_UNLIKELY(offset >= compactor->superseded_end_offset) && compactor->marks_superseded)
-        cover_offset(compactor, offset);
-    if (previous >= 0 && previous < compactor->superseded_end_offset) {
-        uint64_t bit = (uint64_t)previous - (uint64_t)compactor->rules.first_dirty_offset;
-        compactor->superseded[bit / 64] |= UINT64_C(1) << (bit % 64);
+    if (LS_UNLIKELY(bit >= (uint64_t)compactor->superseded_words * 64) && compactor->marks_superseded)
+        cover_offset(compactor, offset_of(compactor->map, key->taken));
+    if (previous != 0 && previous - 1u < (uint64_t)compactor->superseded_words * 64) {
+        bits[(*found)++] = previous - 1u;
+        LS_PREFETCH_TO_WRITE(compactor->superseded + (previous - 1u) / 64);
     }
     return true;
+}
+
+static LS_ALWAYS_INLINE void set_superseded(ls_compactor *compactor, const uint32_t *bits, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) compactor->superseded[bits[i] / 64] |= UINT64_C(1) << (bits[i] % 64);
+}
+
+static void read_ahead(ls_compactor *compactor, const map_part *table) {
+    const uint8_t *bytes = (const uint8_t *)table->slots;
+    size_t table_bytes = (size_t)table->slots_count * sizeof(slot);
+    for (size_t at = 0; at < table_bytes; at += 64) compactor->read_ahead += bytes[at];
 }
 
 /* Takes in the keys that have gathered for a part of the table, in order of their offsets. Where one finds no
@@ -88,12 +101,19 @@ static LS_NOINLINE void put_gathered(ls_compactor *compactor, size_t part) {
     const gathered_key *keys = gathered->keys + part * gathered->keys_max;
     uint32_t count = gathered->counts[part];
     const map_part *table = &compactor->map->parts[part];
-    size_t table_bytes = (size_t)table->slots_count * sizeof(slot);
-    if (table_bytes < (size_t)count * READ_AHEAD_BYTES_PER_KEY) {
-        const uint8_t *bytes = (const uint8_t *)table->slots;
-        for (size_t at = 0; at < table_bytes; at += 64) compactor->read_ahead += bytes[at];
+    uint32_t bits[WINDOW_RECORDS];
+    if ((size_t)table->slots_count * sizeof(slot) < (size_t)count * READ_AHEAD_BYTES_PER_KEY)
+        read_ahead(compactor, table);
+    for (uint32_t i = 0; i < count;) {
+        uint32_t end = count - i < WINDOW_RECORDS ? count : i + WINDOW_RECORDS;
+        uint32_t found = 0;
+        for (; i < end; i++) {
+            if (i + PREFETCHED_KEYS < count)
+                ls_key_map_prefetch(compactor->map, hash_in(&keys[i + PREFETCHED_KEYS]));
+            put_key(compactor, &keys[i], bits, &found);
+        }
+        set_superseded(compactor, bits, found);
     }
-    for (uint32_t i = 0; i < count; i++) put_key(compactor, keys[i].hash, keys[i].offset);
     gathered->counts[part] = 0;
 }
 
@@ -138,24 +158,35 @@ typedef struct map_window {
 
 /* False: the map is full. */
 static bool put_window(ls_compactor *compactor, map_window *window) {
-    for (int i = 0; i < window->count; i++) {
-        if (!put_key(compactor, window->keys[i].hash, window->keys[i].offset)) return false;
-    }
+    uint32_t bits[WINDOW_RECORDS];
+    uint32_t found = 0;
+    bool has_room = true;
+    for (int i = 0; i < window->count && has_room; i++)
+        has_room = put_key(compactor, &window->keys[i], bits, &found);
+    set_superseded(compactor, bits, found);
     window->count = 0;
-    return true;
+    return has_room;
 }
 
+/* False: the map is full. */
 static LS_ALWAYS_INLINE bool take_key(ls_compactor *compactor, map_window *window, ls_key_hash hash,
                                       int64_t offset) {
+    gathered_key key;
+    set_hash(&key, hash);
+    key.taken = taken_by(compactor->map, offset);
+    if (LS_UNLIKELY(key.taken == 0)) {
+        if (offset < compactor->full_offset) compactor->full_offset = offset;
+        return false;
+    }
     struct ls_gathered_keys *gathered = compactor->gathered;
     if (gathered == NULL) {
         ls_key_map_prefetch(compactor->map, hash);
-        window->keys[window->count++] = (gathered_key){hash, offset};
+        window->keys[window->count++] = key;
         return window->count < WINDOW_RECORDS || put_window(compactor, window);
     }
     size_t part = (size_t)(hash.low >> (64 - LS_KEY_PARTS_BITS_MAX));
     uint32_t count = gathered->counts[part]++;
-    gathered->keys[part * gathered->keys_max + count] = (gathered_key){hash, offset};
+    gathered->keys[part * gathered->keys_max + count] = key;
     if (LS_LIKELY(count + 1 < gathered->keys_max)) return true;
     put_gathered(compactor, part);
     return compactor->full_offset == INT64_MAX;
@@ -193,7 +224,7 @@ ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_head
             break;
         }
     }
-    if (!*is_full) *is_full = !put_window(compactor, &window);
+    if (!put_window(compactor, &window)) *is_full = true;
     if (*is_full) compactor->mapped_end_offset = compactor->full_offset;
     return LS_OK;
 }

@@ -7,7 +7,7 @@
 enum {
     SLOTS_FIRST = 64,
     SLOTS_OF_PART_MIN = 8,
-    SPLIT_SLOTS = 32 * 1024 /* 768 KiB: what is there twice while it grows stays as small */
+    SPLIT_SLOTS = 32 * 1024 /* 640 KiB: what is there twice while it grows stays as small */
 };
 
 /* ---- the map --------------------------------------------------------------------------------- */
@@ -23,6 +23,8 @@ ls_status ls_key_offset_map_create(size_t memory_bytes_max, const uint8_t secret
     *out = map;
     return LS_OK;
 }
+
+void ls_key_offset_map_start(ls_key_offset_map *map, int64_t first_offset) { map->first_offset = first_offset; }
 
 static void free_parts(map_part *parts, size_t count) {
     for (size_t i = 0; i < count; i++) free(parts[i].slots);
@@ -47,7 +49,7 @@ static bool split(ls_key_offset_map *map) {
     const map_part whole = map->whole;
     uint32_t counts[PARTS] = {0};
     for (uint32_t i = 0; i < whole.slots_count; i++) {
-        if (whole.slots[i].taken != 0) counts[whole.slots[i].hash.low >> (64 - LS_KEY_PARTS_BITS_MAX)]++;
+        if (whole.slots[i].taken != 0) counts[hash_in(&whole.slots[i]).low >> (64 - LS_KEY_PARTS_BITS_MAX)]++;
     }
     map_part *parts = calloc(PARTS, sizeof *parts);
     if (parts == NULL) return false;
@@ -69,14 +71,14 @@ static bool split(ls_key_offset_map *map) {
     map->memory_bytes = memory_bytes;
     for (uint32_t i = 0; i < whole.slots_count; i++) {
         const slot *taken = &whole.slots[i];
-        if (taken->taken != 0) *find_slot(part_of(map, taken->hash), taken->hash) = *taken;
+        if (taken->taken != 0) *find_slot(part_of(map, hash_in(taken)), hash_in(taken)) = *taken;
     }
     free(whole.slots);
     map->whole = (map_part){0};
     return true;
 }
 
-/* An eighth more slots, or what the limit leaves. */
+/* A sixth more slots, or what the limit leaves. */
 bool ls_key_map_grow(ls_key_offset_map *map, ls_key_hash hash) {
     if (map->parts_bits == 0 && map->whole.slots_count >= SPLIT_SLOTS && split(map) &&
         part_of(map, hash)->room > 0) {
@@ -84,7 +86,7 @@ bool ls_key_map_grow(ls_key_offset_map *map, ls_key_hash hash) {
     }
     map_part *grown = &map->parts[part_of(map, hash) - map->parts];
     uint64_t old_count = grown->slots_count;
-    uint64_t slots_count = old_count == 0 ? SLOTS_FIRST : old_count + old_count / 8;
+    uint64_t slots_count = old_count == 0 ? SLOTS_FIRST : old_count + old_count / 6;
     uint64_t left = (map->memory_bytes_max - map->memory_bytes) / LS_KEY_SLOT_BYTES;
     if (slots_count > old_count + left) slots_count = old_count + left;
     if (slots_count > UINT32_MAX) slots_count = UINT32_MAX;
@@ -97,7 +99,7 @@ bool ls_key_map_grow(ls_key_offset_map *map, ls_key_hash hash) {
     grown->slots_count = (uint32_t)slots_count;
     grown->room = keys_max(slots_count) - (keys_max(old_count) - old.room);
     for (uint64_t i = 0; i < old_count; i++) {
-        if (old.slots[i].taken != 0) *find_slot(grown, old.slots[i].hash) = old.slots[i];
+        if (old.slots[i].taken != 0) *find_slot(grown, hash_in(&old.slots[i])) = old.slots[i];
     }
     free(old.slots);
     map->memory_bytes += (size_t)(slots_count - old_count) * LS_KEY_SLOT_BYTES;
@@ -109,7 +111,11 @@ ls_key_hash ls_key_offset_map_hash(const ls_key_offset_map *map, const uint8_t *
 }
 
 bool ls_key_offset_map_put(ls_key_offset_map *map, ls_key_hash hash, int64_t offset, int64_t *previous) {
-    return ls_key_map_put(map, hash, offset, previous);
+    uint32_t taken = taken_by(map, offset);
+    uint32_t previously_taken;
+    if (taken == 0 || !ls_key_map_put(map, hash, taken, &previously_taken)) return false;
+    *previous = offset_of(map, previously_taken);
+    return true;
 }
 
 int64_t ls_key_offset_map_get(const ls_key_offset_map *map, ls_key_hash hash) {

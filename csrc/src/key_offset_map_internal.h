@@ -9,10 +9,11 @@
 
 enum { LS_KEY_PARTS_BITS_MAX = 8 };
 
-/* Open addressing with linear probing. `taken` is the offset + 1, so that fresh memory is an empty table. */
+/* Open addressing with linear probing. `taken` is the distance from the first offset + 1, so that fresh memory is
+ * an empty table. The hash is four words of 32 bits for the sake of the slot's size alone. */
 typedef struct slot {
-    ls_key_hash hash;
-    uint64_t taken;
+    uint32_t hash[4];
+    uint32_t taken;
 } slot;
 _Static_assert(sizeof(slot) == LS_KEY_SLOT_BYTES, "a slot without padding");
 
@@ -30,6 +31,7 @@ struct ls_key_offset_map {
     size_t memory_bytes;
     size_t memory_bytes_max;
     size_t count;
+    int64_t first_offset;
     uint64_t secret[2];
 };
 
@@ -71,10 +73,14 @@ static inline uint64_t sip_finish(sip_state *s) {
     return s->v0 ^ s->v1 ^ s->v2 ^ s->v3;
 }
 
-/* The last 0 to 7 bytes, and the size in the highest byte. */
-static inline uint64_t sip_last_word(const uint8_t *at, size_t size) {
-    uint64_t word = (uint64_t)size << 56;
-    for (size_t i = 0; i < (size & 7u); i++) word |= (uint64_t)at[i] << (8 * i);
+/* The last 0 to 7 bytes of a key, and its size in the highest byte. Reads overlap instead of going byte by byte. */
+static inline uint64_t sip_last_word(const uint8_t *key, size_t key_bytes) {
+    uint64_t word = (uint64_t)key_bytes << 56;
+    unsigned rest = (unsigned)(key_bytes & 7u);
+    if (rest == 0) return word;
+    const uint8_t *at = key + (key_bytes - rest);
+    if (key_bytes >= 8) return word | load_little(key + key_bytes - 8) >> (64u - 8u * rest);
+    for (unsigned i = 0; i < rest; i++) word |= (uint64_t)at[i] << (8u * i);
     return word;
 }
 
@@ -88,7 +94,7 @@ static inline ls_key_hash ls_key_map_hash(const ls_key_offset_map *map, const ui
     };
     size_t words_bytes = key_bytes & ~(size_t)7;
     for (size_t i = 0; i < words_bytes; i += 8) sip_word(&s, load_little(key + i));
-    sip_word(&s, sip_last_word(words_bytes < key_bytes ? key + words_bytes : key, key_bytes));
+    sip_word(&s, sip_last_word(key, key_bytes));
     ls_key_hash hash;
     s.v2 ^= 0xeeu;
     hash.low = sip_finish(&s);
@@ -109,23 +115,42 @@ static inline slot *first_slot(const map_part *part, ls_key_hash hash) {
     return part->slots + ((hash.low & UINT32_MAX) * part->slots_count >> 32);
 }
 
-static inline void ls_key_map_prefetch(const ls_key_offset_map *map, ls_key_hash hash) {
 #if defined(__GNUC__)
-    const map_part *part = part_of(map, hash);
-    if (part->slots_count == 0) return;
-    const slot *at = first_slot(part, hash);
-    __builtin_prefetch(at, 1);
+#define LS_PREFETCH_TO_WRITE(address) __builtin_prefetch((address), 1)
 #else
-    (void)map;
-    (void)hash;
+#define LS_PREFETCH_TO_WRITE(address) ((void)(address))
 #endif
+
+static inline void ls_key_map_prefetch(const ls_key_offset_map *map, ls_key_hash hash) {
+    const map_part *part = part_of(map, hash);
+    if (part->slots_count != 0) LS_PREFETCH_TO_WRITE(first_slot(part, hash));
+}
+
+static inline ls_key_hash hash_in(const slot *at) {
+    ls_key_hash hash;
+    memcpy(&hash, at->hash, sizeof hash);
+    return hash;
+}
+
+static inline void set_hash(slot *at, ls_key_hash hash) { memcpy(at->hash, &hash, sizeof at->hash); }
+
+/* What is kept of an offset at or above the first. 0: it is too far from it. */
+static inline uint32_t taken_by(const ls_key_offset_map *map, int64_t offset) {
+    uint64_t distance = (uint64_t)offset - (uint64_t)map->first_offset;
+    return distance < UINT32_MAX ? (uint32_t)distance + 1u : 0;
+}
+
+static inline int64_t offset_of(const ls_key_offset_map *map, uint32_t taken) {
+    return taken == 0 ? -1 : map->first_offset + (int64_t)(taken - 1u);
 }
 
 /* The slot that has the hash, or the empty one where it would go: there always is one. */
 static inline slot *find_slot(const map_part *part, ls_key_hash hash) {
     slot *at = first_slot(part, hash);
     const slot *end = part->slots + part->slots_count;
-    while (at->taken != 0 && (at->hash.low != hash.low || at->hash.high != hash.high)) {
+    while (at->taken != 0) {
+        ls_key_hash found = hash_in(at);
+        if (((found.low ^ hash.low) | (found.high ^ hash.high)) == 0) break;
         if (++at == end) at = part->slots;
     }
     return at;
@@ -134,8 +159,10 @@ static inline slot *find_slot(const map_part *part, ls_key_hash hash) {
 /* Room for a new key. False: within the limit there is none, or no memory. Its slot is another one then. */
 bool ls_key_map_grow(ls_key_offset_map *map, ls_key_hash hash);
 
-static inline bool ls_key_map_put(ls_key_offset_map *map, ls_key_hash hash, int64_t offset,
-                                  int64_t *previous) {
+/* The same as ls_key_offset_map_put, but for offsets as taken_by gives them: neither is 0, but *previous for a new
+ * key. */
+static inline bool ls_key_map_put(ls_key_offset_map *map, ls_key_hash hash, uint32_t taken,
+                                  uint32_t *previous) {
     map_part *part = &map->parts[part_of(map, hash) - map->parts];
     slot *at = part->slots_count == 0 ? NULL : find_slot(part, hash);
     if (at == NULL || at->taken == 0) {
@@ -146,16 +173,16 @@ static inline bool ls_key_map_put(ls_key_offset_map *map, ls_key_hash hash, int6
         }
         part->room--;
         map->count++;
-        at->hash = hash;
+        set_hash(at, hash);
     }
-    *previous = (int64_t)(at->taken - 1); /* 0 - 1 is -1 */
-    at->taken = (uint64_t)offset + 1;
+    *previous = at->taken;
+    at->taken = taken;
     return true;
 }
 
 static inline int64_t ls_key_map_get(const ls_key_offset_map *map, ls_key_hash hash) {
     const map_part *part = part_of(map, hash);
-    return part->slots_count == 0 ? -1 : (int64_t)(find_slot(part, hash)->taken - 1);
+    return part->slots_count == 0 ? -1 : offset_of(map, find_slot(part, hash)->taken);
 }
 
 #endif

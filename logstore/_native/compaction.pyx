@@ -92,7 +92,7 @@ cdef class KeyOffsetMap:
     Parameters
     ----------
     memory_bytes : int
-        What it may grow to: 30 to 35 bytes a key.
+        What it may grow to: 25 to 30 bytes a key.
     secret : bytes, optional
         16 bytes that nobody can guess; drawn at random if not given.
     """

@@ -82,8 +82,8 @@ class CompactionReport(NamedTuple):
     keys_count : int
         Most keys that were in memory at a time.
     memory_bytes : int
-        What held them then: 30 to 35 bytes each, up to a sixth more (3 MiB at most) where they are many, and a bit for each
-        offset: under 40 bytes a key where each has up to 16 records.
+        What held them then: 25 to 30 bytes each, up to a quarter more (20 MiB at most) where they are many, and a bit for
+        each offset: under 40 bytes a key where each has up to 16 records.
     records_read, records_kept, records_superseded, records_without_key, records_aborted, tombstones_expired : int
         Of data batches; read is the sum of the others.
     markers_dropped, batches_emptied : int

@@ -676,7 +676,7 @@ class Log(FlushedLog):
         Parameters
         ----------
         memory_bytes : int
-            For the map of keys, 30 to 35 bytes each; where they do not fit, there are several rounds.
+            For the map of keys, 25 to 30 bytes each; where they do not fit, there are several rounds.
         bytes_per_second : float, optional
             Limit on bytes read and written.
         progress : callable, optional

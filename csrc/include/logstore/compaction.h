@@ -111,7 +111,7 @@ const uint8_t *ls_compactor_output(const ls_compactor *compactor, size_t *size);
 void ls_compactor_clear_output(ls_compactor *compactor);
 
 /* Memory besides the map's: a bit for each offset of the first pass and an eighth of that, at most 32 MiB,
- * and for keys on their way into a large map a sixth of its memory, at most 3 MiB. */
+ * and for keys on their way into a large map a quarter of its memory, at most 20 MiB. */
 size_t ls_compactor_memory_bytes(const ls_compactor *compactor);
 
 /* Aborted transactions whose marker was passed while their data was seen, since the last clear: the entries
