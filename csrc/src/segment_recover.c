@@ -10,6 +10,7 @@ enum {
     BUFFER_BYTES_MAX = 1 << 20,
     BUFFER_BYTES_MIN = 4096,
     SECTOR_BYTES = 512,  /* what a disk writes whole or not at all */
+    CATCH_UP_FIRST_BYTES = 4096,
     CATCH_UP_BYTES_MIN = 64 << 10, /* a reader's look behind the end it knows: there may be several batches */
     SHARED_BYTES_MIN = 8 /* zeros fewer than these say nothing: a record without headers ends in one */
 };
@@ -514,6 +515,16 @@ ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes, int
     return LS_OK;
 }
 
+/* Why the next batch can't be had is nobody's business before it is whole. */
+static ls_status take_what_is_whole(ls_segment *segment, ls_scan *scan, ls_fault *fault) {
+    int64_t batches_count;
+    ls_status stopped;
+    ls_fault not_yet = {0};
+    ls_status status = take_batches(segment, scan, true, true, &segment->state, &batches_count, &stopped, &not_yet);
+    if (status != LS_OK) *fault = not_yet;
+    return status;
+}
+
 /* How much to read behind the published end; 0 where no batch has begun, as in a file that is filled ahead. */
 static ls_status next_batch_bytes(const ls_segment *segment, int64_t position, int64_t file_size_bytes,
                                   int64_t *wanted, ls_fault *fault) {
@@ -530,10 +541,9 @@ static ls_status next_batch_bytes(const ls_segment *segment, int64_t position, i
     return LS_OK;
 }
 
-ls_status ls_segment_catch_up(ls_segment *segment, int64_t *grew, ls_fault *fault) {
-    int64_t size_bytes = ls_segment_own_size(segment);
+/* Goes on from `size_bytes`, the published end. */
+static ls_status catch_up_from(ls_segment *segment, int64_t size_bytes, ls_fault *fault) {
     int64_t file_size_bytes;
-    *grew = 0;
     ls_status status = segment->log->operations->size(segment->log, &file_size_bytes, fault);
     if (status != LS_OK || file_size_bytes == size_bytes) return status;
     if (file_size_bytes < size_bytes) {
@@ -549,12 +559,33 @@ ls_status ls_segment_catch_up(ls_segment *segment, int64_t *grew, ls_fault *faul
     if (status != LS_OK) return status;
     ls_scan scan;
     ls_scan_init(&scan, segment, buffer, capacity, size_bytes, file_size_bytes);
-    int64_t batches_count;
-    ls_status stopped;
-    ls_fault not_yet = {0}; /* why the next batch can't be had is nobody's business before it is whole */
-    status = take_batches(segment, &scan, true, true, &segment->state, &batches_count, &stopped, &not_yet);
-    if (status != LS_OK) *fault = not_yet;
+    status = take_what_is_whole(segment, &scan, fault);
     free(buffer);
+    return status;
+}
+
+/* As a rule a reader looks for one small batch: that one takes one read, and no memory. */
+ls_status ls_segment_catch_up(ls_segment *segment, int64_t *grew, ls_fault *fault) {
+    uint8_t first[CATCH_UP_FIRST_BYTES];
+    int64_t size_bytes = ls_segment_own_size(segment);
+    size_t got;
+    *grew = 0;
+    ls_status status =
+        segment->log->operations->read(segment->log, size_bytes, first, sizeof first, &got, fault);
+    if (status != LS_OK) return status;
+    bool is_done = got >= LS_BATCH_HEADER_BYTES && first[LS_BATCH_MAGIC_AT] != LS_BATCH_MAGIC;
+    if (got >= LS_BATCH_HEADER_BYTES && !is_done) {
+        ls_scan scan;
+        ls_scan_init(&scan, segment, first, sizeof first, size_bytes, size_bytes + (int64_t)got);
+        scan.window.start = size_bytes;
+        scan.window.size = got;
+        status = take_what_is_whole(segment, &scan, fault);
+        size_t taken = (size_t)(ls_segment_own_size(segment) - size_bytes);
+        is_done = got - taken >= LS_BATCH_HEADER_BYTES ? first[taken + LS_BATCH_MAGIC_AT] != LS_BATCH_MAGIC
+                                                       : got == taken && got < sizeof first;
+    }
+    if (status == LS_OK && !is_done)
+        status = catch_up_from(segment, ls_segment_own_size(segment), fault);
     *grew = ls_segment_own_size(segment) - size_bytes;
     return status;
 }

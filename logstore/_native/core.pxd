@@ -43,6 +43,26 @@ cdef extern from "logstore/early_wake.h" nogil:
     void ls_early_wake_clear(ls_early_wake *wake)
 
 
+cdef extern from "logstore/directory_watch.h" nogil:
+    ctypedef struct ls_directory_watch:
+        pass
+
+    enum:
+        LS_EVERY_DIRECTORY
+
+    ctypedef struct ls_directory_change:
+        int directory
+        int is_more
+
+    ls_status ls_directory_watch_open(ls_directory_watch **out, ls_fault *fault)
+    void ls_directory_watch_close(ls_directory_watch *watch)
+    ls_status ls_directory_watch_add(ls_directory_watch *watch, const char *path, int *directory, ls_fault *fault)
+    void ls_directory_watch_remove(ls_directory_watch *watch, int directory)
+    ls_status ls_directory_watch_wait(ls_directory_watch *watch, int timeout_ms, ls_directory_change *changes,
+                                      size_t capacity, size_t *count, ls_fault *fault)
+    void ls_directory_watch_wake(ls_directory_watch *watch)
+
+
 cdef extern from "logstore/bytes.h" nogil:
     void ls_store_i64(uint8_t *at, int64_t value)
     void ls_store_i32(uint8_t *at, int32_t value)

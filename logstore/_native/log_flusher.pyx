@@ -5,7 +5,19 @@ were rolled, names of new files) are steps in Python.
 
 from libc.stdint cimport int64_t
 from logstore._native.clock cimport ls_wall_clock_ns
-from logstore._native.core cimport LS_OK, ls_fault, ls_file_sync, ls_segment_log_file, ls_segment_size_bytes
+from logstore._native.core cimport (
+    LS_CORRUPT,
+    LS_OK,
+    LS_TORN,
+    ls_fault,
+    ls_file_sync,
+    ls_segment_catch_up,
+    ls_segment_get_state,
+    ls_segment_log_file,
+    ls_segment_size_bytes,
+    ls_segment_state,
+    ls_status,
+)
 from logstore._native.faults cimport raise_fault
 from logstore._native.group_commit cimport (
     TURN_INTERRUPTED,
@@ -16,7 +28,7 @@ from logstore._native.group_commit cimport (
     close_waiting,
     open_waiting,
 )
-from logstore._native.published cimport ls_observe, ls_observe_pointer, ls_publish_pointer
+from logstore._native.published cimport ls_observe, ls_observe_pointer, ls_publish, ls_publish_pointer
 
 from logstore.errors import StorageFailureError
 
@@ -130,3 +142,41 @@ cdef class LogFlusher(LogState):
     def _flush_until(self, int64_t offset):
         """Returns once all records below the offset are on disk."""
         self.wait_flushed(offset)
+
+    # ---- in a process that only reads ----------------------------------------------------------------
+
+    def _catch_up_active(self):
+        """Publishes what another process has appended to the active segment.
+
+        Returns
+        -------
+        bool or None
+            Whether there was anything; None where the log has to be looked at as a whole.
+        """
+        cdef Segment active
+        cdef ls_segment_state state
+        cdef ls_fault fault
+        cdef ls_status status
+        cdef int64_t grew = 0
+        self._flush_lock.lead()
+        try:
+            if not self.segment_list:
+                return None
+            active = <Segment>self.segment_list[len(self.segment_list) - 1]
+            with nogil:
+                status = ls_segment_catch_up(active.segment, &grew, &fault)
+            if status == LS_CORRUPT or status == LS_TORN:
+                return None
+            if status != LS_OK:
+                raise_fault(&fault, active.path)
+            if not grew:
+                return False
+            ls_segment_get_state(active.segment, &state)
+            if state.next_offset > self.end_offset:
+                ls_publish(&self.end_offset, state.next_offset)
+            if self.waiters:
+                self.notify_waiters()
+            return True
+        finally:
+            with nogil:
+                self._flush_lock.finish(-1, -1)

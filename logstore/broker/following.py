@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from logstore.errors import ClosedError, LogstoreError
+from logstore.errors import ClosedError, LogstoreError, StorageFailureError
 from logstore.storage.log import Log
 from logstore.storage.waiting import DirectoryWatch, watch_directories
 
@@ -73,7 +73,7 @@ class Follower:
         if self._waiters[directory] == 1:
             try:
                 self._watch.add(directory)
-            except OSError as error:
+            except (OSError, StorageFailureError) as error:
                 _logger().warning("%s can't be watched (%s): what comes is seen with the next read", directory, error)
 
     def _remove(self, directory: str) -> bool:

@@ -288,17 +288,11 @@ class ReadableLog(ProducerLog):
         """
         if not self.read_only or not self.is_open:
             return False
-        with self._flush_lock:
-            if not self.segments or self.damage is not None or self._producer_state is not None:
-                return self._refresh()
-            active = self.segments[-1]
-            try:
-                if not active.catch_up():
-                    return False
-            except CorruptDataError:
-                return self._refresh()  # cut, or with a gap that has become legal meanwhile
-            self._publish(log_end_offset=max(active.next_offset, self.log_end_offset))
-            return True
+        if self.damage is None and self._producer_state is None:
+            is_new = self._catch_up_active()
+            if is_new is not None:
+                return is_new
+        return self.refresh()  # cut, or with a gap that has become legal meanwhile
 
     def _list_again(self) -> dict[int, str] | None:
         """The segments' files by base offset; None where the directory has not changed since they were listed."""

@@ -1,0 +1,39 @@
+/* Sleeping until files in directories change that another process writes.
+ *
+ * Linux's inotify; elsewhere `ls_directory_watch_open` says LS_UNSUPPORTED, and the caller has to look now and then.
+ *
+ * Threads: one at a time in `wait`; `add`, `remove` and `wake` from any. `close` while nobody is in any of them. */
+#ifndef LOGSTORE_DIRECTORY_WATCH_H
+#define LOGSTORE_DIRECTORY_WATCH_H
+
+#include <stddef.h>
+
+#include "logstore/status.h"
+
+typedef struct ls_directory_watch ls_directory_watch;
+
+enum { LS_EVERY_DIRECTORY = -1 }; /* events were lost, or are too many to tell apart */
+
+typedef struct ls_directory_change {
+    int directory; /* as `add` has numbered it, or LS_EVERY_DIRECTORY */
+    int is_more;   /* more has changed than what files named *.log hold: other files, or names */
+} ls_directory_change;
+
+ls_status ls_directory_watch_open(ls_directory_watch **out, ls_fault *fault);
+void ls_directory_watch_close(ls_directory_watch *watch);
+
+/* One that is watched already gets its number again. */
+ls_status ls_directory_watch_add(ls_directory_watch *watch, const char *path, int *directory,
+                                 ls_fault *fault);
+/* One that is gone already is none to remove. */
+void ls_directory_watch_remove(ls_directory_watch *watch, int directory);
+
+/* Sleeps until something changes, for `timeout_ms` at most, below 0 without end. `count` changes are filled in, one
+ * a directory, `capacity` at most, which is 1 or more; none after the timeout, after `wake`, and where a signal came. */
+ls_status ls_directory_watch_wait(ls_directory_watch *watch, int timeout_ms, ls_directory_change *changes,
+                                  size_t capacity, size_t *count, ls_fault *fault);
+
+/* Has `wait` return, now or when it is called next. */
+void ls_directory_watch_wake(ls_directory_watch *watch);
+
+#endif

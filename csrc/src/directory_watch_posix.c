@@ -1,0 +1,169 @@
+/* Watching directories on Linux; elsewhere not at all. */
+#if defined(__linux__)
+#define _GNU_SOURCE
+#endif
+
+#include "logstore/directory_watch.h"
+
+#if defined(__linux__)
+
+#include <errno.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+enum {
+    EVENTS_WATCHED = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_DELETE,
+    EVENTS_BYTES = 4096 /* at a time; what is left is there for the next wait */
+};
+
+struct ls_directory_watch {
+    int events;
+    int woken;
+};
+
+static ls_status fail_with_errno(ls_fault *fault, const char *operation, int os_errno) {
+    ls_fail(fault, LS_IO, operation, -1, 0, 0);
+    fault->os_errno = os_errno;
+    return LS_IO;
+}
+
+ls_status ls_directory_watch_open(ls_directory_watch **out, ls_fault *fault) {
+    ls_directory_watch *watch = malloc(sizeof *watch);
+    if (watch == NULL)
+        return ls_fail(fault, LS_NO_MEMORY, "watch of directories", -1, (int64_t)sizeof *watch, 0);
+    watch->events = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    int os_errno = errno;
+    watch->woken = watch->events < 0 ? -1 : eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (watch->woken < 0) {
+        if (watch->events >= 0) {
+            os_errno = errno;
+            close(watch->events);
+        }
+        free(watch);
+        return fail_with_errno(fault, "watch directories", os_errno);
+    }
+    *out = watch;
+    return LS_OK;
+}
+
+void ls_directory_watch_close(ls_directory_watch *watch) {
+    if (watch == NULL) return;
+    close(watch->events);
+    close(watch->woken);
+    free(watch);
+}
+
+ls_status ls_directory_watch_add(ls_directory_watch *watch, const char *path, int *directory,
+                                 ls_fault *fault) {
+    int added = inotify_add_watch(watch->events, path, EVENTS_WATCHED);
+    if (added < 0) return fail_with_errno(fault, "watch the directory", errno);
+    *directory = added;
+    return LS_OK;
+}
+
+void ls_directory_watch_remove(ls_directory_watch *watch, int directory) {
+    inotify_rm_watch(watch->events, directory);
+}
+
+static bool is_of_log_file(const struct inotify_event *event, const char *name) {
+    size_t length = strnlen(name, event->len);
+    return event->mask == IN_MODIFY && length >= 4 && memcmp(name + length - 4, ".log", 4) == 0;
+}
+
+static size_t note(ls_directory_change *changes, size_t capacity, size_t count, int directory, bool is_more) {
+    for (size_t i = 0; i < count; i++) {
+        if (changes[i].directory == directory) {
+            changes[i].is_more |= is_more;
+            return count;
+        }
+    }
+    if (count < capacity && directory >= 0) {
+        changes[count] = (ls_directory_change){directory, is_more};
+        return count + 1;
+    }
+    changes[0] = (ls_directory_change){LS_EVERY_DIRECTORY, 1};
+    return 1;
+}
+
+ls_status ls_directory_watch_wait(ls_directory_watch *watch, int timeout_ms, ls_directory_change *changes,
+                                  size_t capacity, size_t *count, ls_fault *fault) {
+    _Alignas(struct inotify_event) char bytes[EVENTS_BYTES];
+    struct pollfd ready[2] = {{watch->events, POLLIN, 0}, {watch->woken, POLLIN, 0}};
+    *count = 0;
+    if (poll(ready, 2, timeout_ms) < 0) {
+        return errno == EINTR ? LS_OK : fail_with_errno(fault, "wait for a change", errno);
+    }
+    if (ready[1].revents != 0) {
+        uint64_t ignored;
+        if (read(watch->woken, &ignored, sizeof ignored) < 0 && errno != EAGAIN && errno != EINTR)
+            return fail_with_errno(fault, "wait for a change", errno);
+    }
+    if (ready[0].revents == 0) return LS_OK;
+    ssize_t got = read(watch->events, bytes, sizeof bytes);
+    if (got < 0) {
+        return errno == EAGAIN || errno == EINTR ? LS_OK
+                                                 : fail_with_errno(fault, "read what has changed", errno);
+    }
+    size_t found = 0;
+    for (size_t at = 0; at + sizeof(struct inotify_event) <= (size_t)got;) {
+        struct inotify_event event;
+        memcpy(&event, bytes + at, sizeof event);
+        at += sizeof event;
+        if (event.len > (size_t)got - at) break;
+        int directory = event.mask & IN_Q_OVERFLOW ? LS_EVERY_DIRECTORY : event.wd;
+        if (found == 0 || changes[0].directory != LS_EVERY_DIRECTORY)
+            found = note(changes, capacity, found, directory, !is_of_log_file(&event, bytes + at));
+        at += event.len;
+    }
+    *count = found;
+    return LS_OK;
+}
+
+void ls_directory_watch_wake(ls_directory_watch *watch) {
+    uint64_t one = 1;
+    ssize_t written;
+    do written = write(watch->woken, &one, sizeof one);
+    while (written < 0 && errno == EINTR);
+}
+
+#else
+
+ls_status ls_directory_watch_open(ls_directory_watch **out, ls_fault *fault) {
+    (void)out;
+    return ls_fail(fault, LS_UNSUPPORTED, "watch of directories", -1, 0, 0);
+}
+
+void ls_directory_watch_close(ls_directory_watch *watch) { (void)watch; }
+
+ls_status ls_directory_watch_add(ls_directory_watch *watch, const char *path, int *directory,
+                                 ls_fault *fault) {
+    (void)watch;
+    (void)path;
+    (void)directory;
+    return ls_fail(fault, LS_UNSUPPORTED, "watch of directories", -1, 0, 0);
+}
+
+void ls_directory_watch_remove(ls_directory_watch *watch, int directory) {
+    (void)watch;
+    (void)directory;
+}
+
+ls_status ls_directory_watch_wait(ls_directory_watch *watch, int timeout_ms, ls_directory_change *changes,
+                                  size_t capacity, size_t *count, ls_fault *fault) {
+    (void)watch;
+    (void)timeout_ms;
+    (void)changes;
+    (void)capacity;
+    (void)count;
+    return ls_fail(fault, LS_UNSUPPORTED, "watch of directories", -1, 0, 0);
+}
+
+void ls_directory_watch_wake(ls_directory_watch *watch) { (void)watch; }
+
+#endif

@@ -1,0 +1,119 @@
+/* Watches: what is told of a change, how much is told apart, and what ends a wait. */
+#include "scratch_folder.h"
+
+#include <errno.h>
+
+#include "logstore/directory_watch.h"
+
+static void change(const char *directory, const char *name) {
+    char file_path[1700];
+    snprintf(file_path, sizeof file_path, "%s/%s", directory, name);
+    FILE *file = fopen(file_path, "a");
+    REQUIRE(file != NULL && fputs("x", file) >= 0 && fclose(file) == 0);
+}
+
+static void remove_file(const char *directory, const char *name) {
+    char file_path[1700];
+    snprintf(file_path, sizeof file_path, "%s/%s", directory, name);
+    CHECK(unlink(file_path) == 0);
+}
+
+static size_t changes_now(ls_directory_watch *watch, ls_directory_change *changes, size_t capacity) {
+    ls_fault fault;
+    size_t count = 9;
+    REQUIRE_INT(ls_directory_watch_wait(watch, 0, changes, capacity, &count, &fault), LS_OK);
+    return count;
+}
+
+static void test_changes_are_told_apart(void) {
+    ls_directory_watch *watch;
+    ls_fault fault;
+    ls_status status = ls_directory_watch_open(&watch, &fault);
+    if (status == LS_UNSUPPORTED) return;
+    REQUIRE_INT(status, LS_OK);
+    make_folder();
+    change(folder, "7.log");
+    int number = -5;
+    int same = -6;
+    REQUIRE_INT(ls_directory_watch_add(watch, folder, &number, &fault), LS_OK);
+    REQUIRE_INT(ls_directory_watch_add(watch, folder, &same, &fault), LS_OK);
+    CHECK_INT(same, number);
+
+    ls_directory_change changes[2];
+    CHECK_INT((int)changes_now(watch, changes, 2), 0);
+    change(folder, "7.log");
+    change(folder, "7.log");
+    CHECK_INT((int)changes_now(watch, changes, 2), 1);
+    CHECK_INT(changes[0].directory, number);
+    CHECK_INT(changes[0].is_more, 0);
+    change(folder, "8.log"); /* a new name */
+    change(folder, "7.log");
+    CHECK_INT((int)changes_now(watch, changes, 2), 1);
+    CHECK_INT(changes[0].is_more, 1);
+    change(folder, "catalog");
+    CHECK_INT((int)changes_now(watch, changes, 2), 1);
+    CHECK_INT(changes[0].is_more, 1);
+
+    ls_directory_watch_remove(watch, number);
+    changes_now(watch, changes, 2);
+    change(folder, "7.log");
+    CHECK_INT((int)changes_now(watch, changes, 2), 0);
+    ls_directory_watch_close(watch);
+    remove_file(folder, "7.log");
+    remove_file(folder, "8.log");
+    remove_file(folder, "catalog");
+    remove_folder();
+}
+
+static void test_more_directories_than_there_is_room_for_are_all_of_them(void) {
+    enum { DIRECTORIES = 3 };
+    char paths[DIRECTORIES][512];
+    ls_directory_watch *watch;
+    ls_fault fault;
+    if (ls_directory_watch_open(&watch, &fault) == LS_UNSUPPORTED) return;
+    int number;
+    for (int i = 0; i < DIRECTORIES; i++) {
+        make_folder();
+        memcpy(paths[i], folder, sizeof folder);
+        change(folder, "7.log");
+        REQUIRE_INT(ls_directory_watch_add(watch, folder, &number, &fault), LS_OK);
+    }
+    for (int i = 0; i < DIRECTORIES; i++) change(paths[i], "7.log");
+    ls_directory_change changes[DIRECTORIES];
+    CHECK_INT((int)changes_now(watch, changes, DIRECTORIES), DIRECTORIES);
+    for (int i = 0; i < DIRECTORIES; i++) change(paths[i], "7.log");
+    CHECK_INT((int)changes_now(watch, changes, DIRECTORIES - 1), 1);
+    CHECK_INT(changes[0].directory, LS_EVERY_DIRECTORY);
+    CHECK_INT(changes[0].is_more, 1);
+    ls_directory_watch_close(watch);
+    for (int i = 0; i < DIRECTORIES; i++) {
+        remove_file(paths[i], "7.log");
+        CHECK(rmdir(paths[i]) == 0);
+    }
+}
+
+static void test_what_ends_a_wait_and_what_can_not_be_watched(void) {
+    ls_directory_watch *watch;
+    ls_fault fault;
+    if (ls_directory_watch_open(&watch, &fault) == LS_UNSUPPORTED) return;
+    ls_directory_change changes[1];
+    size_t count = 9;
+    ls_directory_watch_wake(watch);
+    REQUIRE_INT(ls_directory_watch_wait(watch, -1, changes, 1, &count, &fault), LS_OK);
+    CHECK_INT((int)count, 0);
+    CHECK_INT((int)changes_now(watch, changes, 1), 0);
+    int number = -5;
+    CHECK_INT(ls_directory_watch_add(watch, "/no/such/directory", &number, &fault), LS_IO);
+    CHECK_INT(fault.os_errno, ENOENT);
+    CHECK_INT(number, -5);
+    ls_directory_watch_remove(watch, 77);
+    ls_directory_watch_close(watch);
+    ls_directory_watch_close(NULL);
+}
+
+int main(void) {
+    RUN(test_changes_are_told_apart);
+    RUN(test_more_directories_than_there_is_room_for_are_all_of_them);
+    RUN(test_what_ends_a_wait_and_what_can_not_be_watched);
+    return check_result();
+}
