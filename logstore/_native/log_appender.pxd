@@ -1,6 +1,7 @@
 # Appending to one log.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
+from logstore._native.clock cimport ls_recent_time
 from logstore._native.core cimport ls_batch_builder, ls_fault, ls_open_batch, ls_roll_policy, ls_span
 from logstore._native.log_flusher cimport LogFlusher
 from logstore._native.record_batch cimport RecordBatch
@@ -61,11 +62,13 @@ cdef class LogAppender(LogFlusher):
     cdef readonly bint has_producers    # a batch with a producer id was appended here
     cdef readonly bint has_transactions
     cdef int64_t last_now_ms
+    cdef ls_recent_time recent_time
 
     cdef int64_t now_ms(self) except? -1
     cdef int check_writable(self) except -1
     cdef int check_record(self, const ls_span *key, const ls_span *value, HeaderList headers,
                           int64_t timestamp, int64_t now_ms) except -1
+    cdef int64_t append_now(self, const ls_span *key, const ls_span *value) except -1
     cdef int64_t append_one(self, const ls_span *key, const ls_span *value, HeaderList headers,
                             int64_t timestamp, bint has_timestamp, int level,
                             int64_t expected_offset=*) except -1

@@ -7,9 +7,10 @@ its one write; the GIL is let go for the write.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.number cimport PyNumber_Index
+from cpython.object cimport PyObject
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.string cimport memset
-from logstore._native.clock cimport ls_wall_clock_ms
+from logstore._native.clock cimport ls_recent_ms
 from logstore._native.core cimport (
     LS_ATTRIBUTE_LOG_APPEND_TIME,
     LS_ATTRIBUTE_TRANSACTIONAL,
@@ -343,9 +344,9 @@ cdef class LogAppender(LogFlusher):
         cdef HeaderList header_list = None
         cdef int level = self.default_level
         cdef int64_t given = -1
-        if not takes_bytes(value, &value_span):
+        if not takes_bytes(<PyObject *>value, &value_span):
             _keep_value = span_of(value, "value", &value_span)
-        if not takes_bytes(key, &key_span):
+        if not takes_bytes(<PyObject *>key, &key_span):
             _keep_key = span_of(key, "key", &key_span)
         if durability is not None:
             level = level_of(durability, 0)
@@ -411,7 +412,7 @@ cdef class LogAppender(LogFlusher):
 
     cdef int64_t now_ms(self) except? -1:
         """Asks the clock; what follows in the same append goes by `last_now_ms`."""
-        self.last_now_ms = ls_wall_clock_ms() if self.clock is None else self.clock()
+        self.last_now_ms = ls_recent_ms(&self.recent_time) if self.clock is None else self.clock()
         return self.last_now_ms
 
     cdef int check_writable(self) except -1:
@@ -464,6 +465,28 @@ cdef class LogAppender(LogFlusher):
                 "(message.timestamp.before.max.ms, message.timestamp.after.max.ms); is it in milliseconds?"
             )
         return 0
+
+    cdef int64_t append_now(self, const ls_span *key, const ls_span *value) except -1:
+        """Appends a record that has no more than a key and a value, at the log's own level.
+
+        Where it joins others as `buffered`, and fits, there is nothing to do but to encode it.
+        """
+        cdef int64_t size_max = RECORD_OVERHEAD_BYTES_MAX + <int64_t>max(key.size_bytes, 0) + max(value.size_bytes, 0)
+        cdef int64_t offset = -1
+        cdef ls_fault fault
+        if self.default_level == LEVEL_BUFFERED and self.clock is None:
+            ls_writer_lock_acquire(&self.lock)
+            if (self.write_state == WRITABLE and self.hand_over_scheduled and self.builder.records_count
+                    and <int64_t>self.builder.size_bytes + size_max <= self.batch_bytes_max
+                    and not self.keys_required and not self.flush_due and self.flush_messages == INT64_MAX
+                    and ls_batch_builder_append(&self.builder, ls_recent_ms(&self.recent_time), key[0], value[0], NULL, 0,
+                                                &fault) == LS_OK):
+                offset = self.next_offset
+                self.next_offset = offset + 1
+            ls_writer_lock_release(&self.lock)
+            if offset >= 0:
+                return offset
+        return self.append_one(key, value, None, -1, False, self.default_level)
 
     cdef int64_t append_one(self, const ls_span *key, const ls_span *value, HeaderList headers, int64_t timestamp,
                             bint has_timestamp, int level, int64_t expected_offset=-1) except -1:

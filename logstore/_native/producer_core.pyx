@@ -1,8 +1,9 @@
 """A producer's `send`: a record is encoded once, into the open batch of its partition."""
 
 cimport cython
+from cpython.object cimport PyObject
 from libc.stdint cimport INT64_MAX, int64_t
-from logstore._native.clock cimport ls_wall_clock_ms
+from logstore._native.clock cimport ls_recent_ms
 from logstore._native.core cimport (
     LS_BATCH_HEADER_BYTES,
     LS_CODEC_NONE,
@@ -14,8 +15,10 @@ from logstore._native.core cimport (
 )
 from logstore._native.faults cimport raise_fault
 from logstore._native.log_appender cimport expected_of, timestamp_of
+from logstore._native.partitioner cimport CRC32, MURMUR2
 from logstore._native.producer_delivery cimport ProducerDelivery
 from logstore._native.producer_queue cimport PartitionQueue, ProducerTopic
+from logstore._native.quick_call cimport ls_method, ls_put_in_front
 from logstore._native.record_future cimport ProducerBatch, RecordFuture
 from logstore._native.spans cimport HeaderList, span_of, takes_bytes
 
@@ -76,27 +79,39 @@ cdef class ProducerCore(ProducerDelivery):
         """
         cdef ls_span key_span, value_span
         cdef ProducerTopic known
-        cdef PartitionQueue queue = None
-        cdef size_t needed
+        cdef RecordFuture future
         if not self.is_open or self.metadata.is_stale:
             self.refuse()
         known = self.last_topic if topic is self.last_name else self.topic_named(topic)
-        if not takes_bytes(value, &value_span):
+        if not takes_bytes(<PyObject *>value, &value_span):
             _keep_value = span_of(value, "value", &value_span)
-        if not takes_bytes(key, &key_span):
+        if not takes_bytes(<PyObject *>key, &key_span):
             _keep_key = span_of(key, "key", &key_span)
         if (headers is None and partition is None and timestamp is None and expected_offset is None and on_delivery is None
                 and self.on_delivery is None):
-            # The usual record, in the usual case: everything is at hand. Anything else goes the long way.
-            needed = ls_record_size_bytes_max(key_span.size_bytes, value_span.size_bytes, NULL, 0)
-            if needed + LS_BATCH_HEADER_BYTES <= known.message_bytes_max and not (
-                    known.keys_required and key_span.size_bytes < 0):
-                queue = <PartitionQueue>known.queues[known.partitioner.choose(&key_span, key)]
-                if (queue.open is not None and queue.builder.size_bytes + needed <= known.batch_bytes_max
-                        and self._buffered_bytes + <int64_t>needed <= self.buffer_bytes_max):
-                    return self.encode(queue, self.new_future(), &key_span, &value_span, None, None)
-        return self.send_any(known, queue, &key_span, &value_span, key, headers, partition, timestamp, on_delivery,
+            future = self.send_now(known, &key_span, &value_span, <PyObject *>key)
+            if future is not None:
+                return future
+        return self.send_any(known, &key_span, &value_span, key, headers, partition, timestamp, on_delivery,
                              expected_offset)
+
+    @cython.final
+    cdef RecordFuture send_now(self, ProducerTopic known, const ls_span *key, const ls_span *value, PyObject *key_object):
+        """The usual record, in the usual case: everything is at hand. None, and nothing is done, in any other."""
+        cdef PartitionQueue queue
+        cdef size_t needed = ls_record_size_bytes_max(key.size_bytes, value.size_bytes, NULL, 0)
+        if needed + LS_BATCH_HEADER_BYTES > known.message_bytes_max or (known.keys_required and key.size_bytes < 0):
+            return None
+        if known.partitioner.kind == MURMUR2:
+            queue = <PartitionQueue>known.queues[known.partitioner.choose(key, None)]
+        elif known.partitioner.kind == CRC32:
+            queue = <PartitionQueue>known.queues[known.partitioner.choose(key, <object>key_object)]
+        else:
+            return None  # others may not be asked twice
+        if (queue.open is None or queue.builder.size_bytes + needed > known.batch_bytes_max
+                or self._buffered_bytes + <int64_t>needed > self.buffer_bytes_max):
+            return None
+        return self.encode(queue, self.new_future(), key, value, None, None)
 
     @cython.final
     cdef RecordFuture new_future(self):
@@ -104,10 +119,11 @@ cdef class ProducerCore(ProducerDelivery):
         future.timestamp = self.now_ms()
         return future
 
-    cdef RecordFuture send_any(self, ProducerTopic known, PartitionQueue queue, const ls_span *key, const ls_span *value,
-                               object key_object, object headers, object partition, object timestamp, object on_delivery,
+    cdef RecordFuture send_any(self, ProducerTopic known, const ls_span *key, const ls_span *value, object key_object,
+                               object headers, object partition, object timestamp, object on_delivery,
                                object expected_offset):
-        """Any record, whatever has to be done first; ``queue`` where it is chosen already."""
+        """Any record, whatever has to be done first."""
+        cdef PartitionQueue queue
         cdef HeaderList header_list = None
         cdef RecordFuture future = self.new_future()
         cdef size_t needed
@@ -134,7 +150,7 @@ cdef class ProducerCore(ProducerDelivery):
                                       header_list, needed, expected_of(expected_offset), on_delivery)
         if partition is not None:
             queue = self.queue_of(known, partition)
-        elif queue is None and not is_sticky:
+        elif not is_sticky:
             queue = <PartitionQueue>known.queues[known.partitioner.choose(key, key_object)]
         while True:
             if is_sticky:
@@ -151,7 +167,7 @@ cdef class ProducerCore(ProducerDelivery):
 
     @cython.final
     cdef int64_t now_ms(self) except? -1:
-        return ls_wall_clock_ms() if self.clock is None else self.clock()
+        return ls_recent_ms(&self.recent_time) if self.clock is None else self.clock()
 
     @cython.final
     cdef RecordFuture encode(self, PartitionQueue into, RecordFuture future, const ls_span *key, const ls_span *value,
@@ -268,3 +284,25 @@ cdef object refusal_of(ProducerTopic topic, size_t needed_bytes, int64_t buffer_
             "buffer_memory")
     return InvalidRecordError(
         f"{topic.name} is compacted, so every record needs a key (an empty one is fine); the record was not taken")
+
+
+cdef ls_method any_send
+
+
+cdef object quick_send(object producer, PyObject *const *arguments, Py_ssize_t count, PyObject *names):
+    """`ProducerCore.send` of a topic, a value and perhaps a key, both bytes; the method has all others."""
+    cdef ProducerCore core = <ProducerCore>producer
+    cdef RecordFuture future
+    cdef ls_span key, value
+    key.bytes = NULL
+    key.size_bytes = -1
+    if (names == NULL and 2 <= count <= 3 and arguments[0] == <PyObject *>core.last_name and core.is_open
+            and not core.metadata.is_stale and core.on_delivery is None and takes_bytes(arguments[1], &value)
+            and (count == 2 or takes_bytes(arguments[2], &key))):
+        future = core.send_now(core.last_topic, &key, &value, arguments[2] if count == 3 else <PyObject *>None)
+        if future is not None:
+            return future
+    return any_send(producer, arguments, count, names)
+
+
+any_send = ls_put_in_front(ProducerCore, b"send", quick_send)

@@ -1,8 +1,15 @@
 # Bytes-like Python arguments as spans the core can read without the GIL.
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, uint8_t
 from logstore._native.core cimport ls_record_header, ls_span
+
+
+# Of objects that somebody else holds, without a reference of our own.
+cdef extern from "Python.h":
+    bint is_bytes "PyBytes_CheckExact"(PyObject *value) noexcept
+    Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject *value) noexcept
+    char *bytes_at "PyBytes_AS_STRING"(PyObject *value) noexcept
 
 
 # Record headers as the core takes them; keeps the bytes alive.
@@ -20,15 +27,15 @@ cdef class HeaderList:
 cdef object span_of(object value, str what, ls_span *span)
 
 
-cdef inline bint takes_bytes(object value, ls_span *span) noexcept:
+cdef inline bint takes_bytes(PyObject *value, ls_span *span) noexcept:
     """Whether the value is bytes, as it nearly always is: then its span is filled in. Anything else is for `span_of`."""
     cdef Py_ssize_t size
-    if not PyBytes_CheckExact(value):
+    if not is_bytes(value):
         return False
-    size = PyBytes_GET_SIZE(value)
+    size = bytes_size(value)
     if size > 0x7fffffff:
         return False
-    span.bytes = <const uint8_t *>PyBytes_AS_STRING(value)
+    span.bytes = <const uint8_t *>bytes_at(value)
     span.size_bytes = <int32_t>size
     return True
 

@@ -1,11 +1,13 @@
 """Appending to a topic: the partitioner, and then the partition's log."""
 
 cimport cython
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from logstore._native.core cimport ls_partition_for_key, ls_span
 from logstore._native.log_appender cimport LEVEL_APPENDED, LEVEL_FLUSHED, LogAppender, expected_of, level_of
 from logstore._native.log_appender cimport timestamp_of, timestamps_view
+from logstore._native.quick_call cimport ls_method, ls_put_in_front
 from logstore._native.record_lookup cimport committed_record_at, record_at
 from logstore._native.spans cimport HeaderList, SpanArray, span_of, takes_bytes
 
@@ -83,9 +85,9 @@ cdef class TopicAppender:
         cdef HeaderList header_list = None
         cdef LogAppender log
         cdef int64_t given = -1
-        if not takes_bytes(value, &value_span):
+        if not takes_bytes(<PyObject *>value, &value_span):
             _keep_value = span_of(value, "value", &value_span)
-        if not takes_bytes(key, &key_span):
+        if not takes_bytes(<PyObject *>key, &key_span):
             _keep_key = span_of(key, "key", &key_span)
         if partition is not None:
             log = self.log_of(partition)
@@ -156,6 +158,17 @@ cdef class TopicAppender:
         if isolation_level is READ_UNCOMMITTED or isolation_level == READ_UNCOMMITTED:
             return record_at(log, wanted)
         return committed_record_at(log, wanted, isolation_level)
+
+    cdef int64_t append_now(self, const ls_span *key, const ls_span *value) except -1:
+        """A record of bytes, to where its key says, without anything else."""
+        cdef LogAppender log
+        if self.count == 1:
+            log = <LogAppender>self.appenders[0]
+        elif key.size_bytes >= 0:
+            log = <LogAppender>self.appenders[partition_of(key, self.count)]
+        else:
+            log = self.sticky_log()
+        return log.append_now(key, value)
 
     cdef LogAppender log_of(self, object partition):
         if not isinstance(partition, int) or not 0 <= partition < self.count:
@@ -327,3 +340,20 @@ cdef class TopicAppender:
 cdef inline int32_t partition_of(const ls_span *key, Py_ssize_t partitions) noexcept nogil:
     return ls_partition_for_key(key.bytes if key.size_bytes else <const uint8_t *>b"", key.size_bytes,
                                 <int32_t>partitions)
+
+
+cdef ls_method any_append
+
+
+cdef object quick_append(object topic, PyObject *const *arguments, Py_ssize_t count, PyObject *names):
+    """`TopicAppender.append` of a value and perhaps a key, both bytes; the method has all others."""
+    cdef ls_span key, value
+    key.bytes = NULL
+    key.size_bytes = -1
+    if (names == NULL and 1 <= count <= 2 and takes_bytes(arguments[0], &value)
+            and (count == 1 or takes_bytes(arguments[1], &key))):
+        return (<TopicAppender>topic).append_now(&key, &value)
+    return any_append(topic, arguments, count, names)
+
+
+any_append = ls_put_in_front(TopicAppender, b"append", quick_append)
