@@ -123,7 +123,7 @@ def compaction_plan(facts: CompactionFacts, config: TopicConfig, now_ms: int) ->
         is_active = index == len(facts.segments) - 1
         if segment.end_offset <= first_dirty and not is_active:
             clean += segment.size_bytes
-        elif segment.base_offset >= end or is_active:
+        elif is_active or segment.base_offset >= end or end == first_dirty:  # a start in its middle makes nothing cleanable
             uncleanable += segment.size_bytes
         else:
             cleanable += segment.size_bytes

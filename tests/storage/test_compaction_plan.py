@@ -62,6 +62,12 @@ def test_young_segments_hold_it_back_until_they_are_old_enough():
     assert made[1:4] == (10, "min.compaction.lag.ms", NOW - 30_000 + 35_000)
 
 
+def test_a_start_in_the_middle_of_what_is_held_back_makes_nothing_cleanable():
+    made = plan(facts(100, 100, 1, log_start_offset=5), min_compaction_lag_ms=100_000)
+    assert made[:2] == (5, 5)
+    assert (made.cleanable_bytes, made.uncleanable_bytes, made.is_due, made.reason) == (0, 201, False, "nothing to compact")
+
+
 def test_a_topic_that_is_not_compacted_is_never_due():
     made = compaction_plan(facts(1, 1, 1), TopicConfig(), NOW)
     assert (made.is_due, made.reason, made.due_at_ms) == (False, "cleanup.policy", -1)
