@@ -78,6 +78,7 @@ class Broker(TransactionService, PartitionService):
         self._lock = threading.RLock()
         self._topics: dict[str, Topic] = {}
         self._metadata: dict[str, TopicMetadata] = {}
+        self._deleted_directories: set[str] = set()  # of topics, until file.delete.delay.ms has passed
         self._closed = False
         self._directory_lock: DirectoryLock | None = None
         self._scheduler = FlushScheduler()
@@ -157,7 +158,8 @@ class Broker(TransactionService, PartitionService):
                 _remove_tree(os.path.join(self.path, name))
             for metadata in known.values():
                 if metadata.is_deleted:
-                    self._finish_deletion(metadata)
+                    for name in self._finish_deletion(metadata):
+                        _remove_tree(name)
         for name, metadata in found.items():
             if name in known and known[name].is_deleted:
                 continue
@@ -436,7 +438,8 @@ class Broker(TransactionService, PartitionService):
     def delete_topic(self, name: str) -> None:
         """Deletes a topic and all its records. Records handed out stay valid; readers get `ClosedError`.
 
-        Offsets that groups have committed for it go as well.
+        Offsets that groups have committed for it go as well. Its directories are renamed at once; they are removed, and the
+        disk is freed, after the topic's ``file.delete.delay.ms``, or when the broker is closed or opened again.
 
         Raises
         ------
@@ -459,14 +462,18 @@ class Broker(TransactionService, PartitionService):
             for log in topic.logs:
                 with contextlib.suppress(StorageFailureError):
                     log.close()
-            self._finish_deletion(metadata)
+            gone = self._finish_deletion(metadata)
+            self._deleted_directories.update(gone)
+            self._housekeeping_scheduler.schedule(
+                metadata.config["file.delete.delay.ms"], lambda: self._remove_deleted(gone)
+            )
             self._metadata_changed()
             has_offsets = OFFSETS_TOPIC in self._topics
         if has_offsets:
             self.coordinator.forget_topic(name)
 
-    def _finish_deletion(self, metadata: TopicMetadata) -> None:
-        """Removes what is left of a topic whose deletion has begun. Can be repeated."""
+    def _finish_deletion(self, metadata: TopicMetadata) -> list[str]:
+        """Takes away what is left of a topic whose deletion has begun; gives the directories to remove. Can be repeated."""
         gone = []
         with refusals(self.path, "delete a topic"):
             for number in range(metadata.partitions):
@@ -481,8 +488,14 @@ class Broker(TransactionService, PartitionService):
         remaining = {name: other for name, other in self._metadata.items() if name != metadata.name}
         write_topics(self.path, remaining)
         self._metadata = remaining
-        for target in gone:
-            _remove_tree(target)
+        return gone
+
+    def _remove_deleted(self, directories: list[str]) -> None:
+        """Without the lock, which whoever closes holds while this thread ends."""
+        for directory in directories:
+            if directory in self._deleted_directories:
+                _remove_tree(directory)
+                self._deleted_directories.discard(directory)
 
     def _forget_offsets(self, name: str) -> None:
         """Takes a topic out of Kafka's offset checkpoints: another topic of that name starts anew."""
@@ -562,6 +575,7 @@ class Broker(TransactionService, PartitionService):
                     failures.append(error)
             self._scheduler.close()
             self._housekeeping_scheduler.close()
+            self._remove_deleted(list(self._deleted_directories))
             try:
                 if not self.read_only and in_order and not failures:
                     write_offsets(os.path.join(self.path, layout.RECOVERY_POINT_FILE), ends)
@@ -602,6 +616,7 @@ class Broker(TransactionService, PartitionService):
     def _forked(self) -> None:
         """In a forked child: everything here belongs to the parent."""
         self._closed = True
+        self._deleted_directories = set()
         self._lock = threading.RLock()
         self.housekeeping.forked()
         self.scrub.forked()

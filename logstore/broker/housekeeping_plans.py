@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from logstore.broker.offsets_topic import OFFSETS_TOPIC
 from logstore.errors import LogstoreError
 from logstore.model import TopicPartition
+from logstore.storage.layout import is_deleted_directory
 from logstore.storage.retention import DiskFacts, RetentionPlan, RetentionPolicy, plan_retention
 from logstore.storage.segment_deletion import DELETED_SUFFIX, log_facts
 
@@ -105,7 +106,7 @@ class HousekeepingPlans:
         disk = None
         if any(policy.disk_free_percent > 0 for _, policy in pairs):
             total_bytes, free_bytes = self._disk()
-            disk = DiskFacts(total_bytes, free_bytes, sum(_pending_bytes(log) for log in logs))
+            disk = DiskFacts(total_bytes, free_bytes, sum(map(_pending_bytes, logs)) + self._deleted_topics_bytes())
         return list(zip(logs, plan_retention(pairs, now_ms, disk), strict=True))
 
     def compaction_plans(self, topics: list[str] | None = None) -> list[tuple[Log, CompactionPlan]]:
@@ -140,6 +141,12 @@ class HousekeepingPlans:
             found[group] = None if committed is None else committed.offset
         return found
 
+    def _deleted_topics_bytes(self) -> int:
+        """What the disk gets back once the directories of deleted topics are removed."""
+        with os.scandir(self._broker.path) as entries:
+            directories = [entry.path for entry in entries if is_deleted_directory(entry.name)]
+        return sum(map(_size_of_files, directories))
+
     def _ask_disk(self) -> tuple[int, int]:
         status = os.statvfs(self._broker.path)
         return status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
@@ -149,10 +156,14 @@ def _pending_bytes(log: Log) -> int:
     """Of files that are deleted and not unlinked yet; in a reader process, by their names."""
     if not log.read_only:
         return log._deleted_files.pending_bytes
+    return _size_of_files(log.path, DELETED_SUFFIX)
+
+
+def _size_of_files(directory: str, suffix: str = "") -> int:
     total = 0
-    with contextlib.suppress(OSError), os.scandir(log.path) as entries:
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name.endswith(DELETED_SUFFIX):
+            if entry.name.endswith(suffix):
                 with contextlib.suppress(OSError):
                     total += entry.stat().st_size
     return total

@@ -111,8 +111,9 @@ class DeletedFiles:
             with contextlib.suppress(OSError):
                 added.append((due, path, os.path.getsize(path)))
         if added:
+            again = {path for _, path, _ in added}  # what had such a name before was replaced by it
             with self._lock:
-                self._pending += added
+                self._pending = [entry for entry in self._pending if entry[1] not in again] + added
             self._scheduler.schedule(delay_ms, self._unlink_due)
 
     def _unlink_due(self) -> None:

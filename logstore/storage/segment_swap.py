@@ -175,8 +175,7 @@ def swap_segments(log: Log, replacement: Replacement) -> bool:
             digests = map(digest_of, replacement.outputs)
             log._digests.record([digest for digest in digests if digest is not None])
         _let_go_of_descriptors(log, replacement)
-    # On the thread that deletes: freeing large files takes a while.
-    log._deleted_files.add(deleted, 0)
+    log._deleted_files.add(deleted, log.config["file.delete.delay.ms"])
     return True
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import time
 
 import pytest
 
@@ -234,13 +236,58 @@ def test_topics_are_deleted(broker, tmp_path):
     broker.delete_topic("orders")
     assert broker.topics() == []
     assert record.value == b"a"
-    assert not list((tmp_path / "data").glob("orders*"))
+    assert not [path for path in (tmp_path / "data").glob("orders*") if not path.name.endswith("-delete")]
     for call in (lambda: next(reader), lambda: topic.append(b"b")):
         with pytest.raises(ClosedError):
             call()
     again = broker.create_topic("orders")
     assert again.id != old_id
     assert values(again) == []
+
+
+@pytest.mark.parametrize("ends_by", ["delay", "close", "crash"])
+def test_directories_of_deleted_topics_wait_for_a_while(tmp_path, ends_by):
+    path = tmp_path / "data"
+    broker = logstore.open(path)
+    topic = broker.create_topic("orders", partitions=2, file_delete_delay_ms=0 if ends_by == "delay" else 60_000)
+    topic.append(b"a", partition=0)
+    if ends_by == "delay":
+        broker.delete_topic("orders")
+        deadline = time.monotonic() + 10
+        while list(path.glob("orders*")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+    else:
+        broker.delete_topic("orders")
+        assert len(list(path.glob("orders-*-delete"))) == 2
+        assert list(path.glob("orders-0.*-delete/*.log"))
+    if ends_by == "crash":
+        shutil.copytree(path, path := tmp_path / "left")
+        with logstore.open(path) as again:
+            assert again.topics() == []
+            assert not list(path.glob("orders*"))
+    if ends_by == "close":
+        broker.close()
+    assert not list(path.glob("orders*"))
+    broker.close()
+
+
+def test_what_deleted_topics_hold_counts_as_free(tmp_path):
+    """Else retention would delete more than it has to."""
+    with logstore.open(tmp_path / "data", housekeeping=False) as broker:
+        broker.housekeeping._disk = lambda: (1_000_000, 0)
+        broker.create_topic("gone").append(bytes(600_000))
+        kept = broker.create_topic("kept", logstore_retention_disk_free_percent=50, segment_bytes=1024)
+        for _ in range(5):
+            kept.append(bytes(900))
+        (plan,) = broker.housekeeping.retention_plans(["kept"])
+        assert plan.changes_anything
+        broker.delete_topic("gone")
+        (plan,) = broker.housekeeping.retention_plans(["kept"])
+        assert not plan.changes_anything
+        with logstore.open(tmp_path / "data", read_only=True) as reader:
+            reader.housekeeping._disk = lambda: (1_000_000, 0)
+            (plan,) = reader.housekeeping.retention_plans(["kept"])
+            assert not plan.changes_anything
 
 
 def test_half_deleted_topics_do_not_come_back(broker, tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 from batch_writer import BatchWriter
+from manual_scheduler import ManualScheduler
 from reference_codec import decode_log
 
 from logstore.errors import CorruptDataError, InvalidRequestError
@@ -488,3 +490,39 @@ def test_the_last_batch_of_a_group_leaves_its_header(open_compacted):
     log.roll()
     log.compact()
     assert [(batch.base_offset, batch.records_count) for batch in batches_of(log)] == [(6, 1), (7, 1)]
+
+
+def deleted_files(log) -> list[str]:
+    return sorted(name for name in os.listdir(log.path) if name.endswith(".deleted"))
+
+
+@pytest.mark.parametrize("ends_by", ["delay", "close", "reopening", "another compaction"])
+def test_replaced_segments_wait_for_file_delete_delay(open_compacted, tmp_path, ends_by):
+    scheduler = ManualScheduler()
+    log = open_compacted(scheduler=scheduler, file_delete_delay_ms=60_000)
+    fill(log)
+    log.roll()
+    assert log.compact().outcome == "compacted"
+    waiting = deleted_files(log)
+    assert any(name.endswith(".log.deleted") for name in waiting)
+    kept = rows(log)
+    scheduler.run(within_ms=59_999)
+    assert deleted_files(log) == waiting
+    if ends_by == "delay":
+        scheduler.run(within_ms=60_000)
+        assert log._deleted_files.pending_bytes == 0
+    elif ends_by == "close":
+        log.close()
+    elif ends_by == "reopening":
+        shutil.copytree(log.path, tmp_path / "left-0")
+        log.close()
+        log = open_compacted(name="left-0")
+        assert rows(log) == kept
+    else:
+        fill(log, rounds=1)
+        log.roll()
+        log.compact()
+        sizes = [os.path.getsize(os.path.join(log.path, name)) for name in deleted_files(log)]
+        assert log._deleted_files.pending_bytes == sum(sizes), "each name counts once"
+        scheduler.run(within_ms=60_000)
+    assert deleted_files(log) == []
