@@ -51,6 +51,8 @@ cdef class SpanArray:
     cdef SpanArray create(object values, str what)
     cdef int reserve(self, Py_ssize_t more) except -1
     cdef int add_objects(self, tuple values, str what) except -1
+    cdef int add_list(self, list values, str what) except -1
+    cdef int add_others(self, tuple values, Py_ssize_t others, str what) except -1
     cdef int add_numpy(self, object array, str what) except -1
     cdef int add_arrow_array(self, object exporter, str what) except -1
     cdef int add_arrow_stream(self, object exporter, str what) except -1

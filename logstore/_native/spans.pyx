@@ -4,7 +4,9 @@ cimport cython
 from cpython.buffer cimport Py_buffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_GET_BUFFER
+from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.tuple cimport PyTuple_New
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset, strcmp, strncmp
@@ -12,6 +14,46 @@ from logstore._native.arrow_abi cimport ArrowArray, ArrowArrayStream, ArrowSchem
 from logstore._native.core cimport ls_record_header, ls_span
 
 from logstore.errors import InvalidRequestError, RecordTooLargeError
+
+cdef extern from *:
+    """
+    #include "logstore/record_batch.h"
+    #if defined(__GNUC__)
+    #define LS_PREFETCH(object) __builtin_prefetch(object)
+    #else
+    #define LS_PREFETCH(object) ((void)0)
+    #endif
+
+    /* Fills in the spans of what is bytes or None, and gives how many are something else: those get -2. Where `owned` is no
+     * NULL, a reference to each goes there. One pass: most of it is waiting for objects that are not in the cache. */
+    static Py_ssize_t ls_take_items(PyObject *const *items, Py_ssize_t count, ls_span *spans, PyObject **owned) {
+        enum { AHEAD = 8, SPAN_BYTES_MAX = 0x7fffffff };
+        Py_ssize_t others = 0;
+        for (Py_ssize_t i = 0; i < count; i++) {
+            PyObject *item = items[i];
+            if (i + AHEAD < count) LS_PREFETCH(items[i + AHEAD]);
+            if (owned != NULL) {
+                Py_INCREF(item);
+                owned[i] = item;
+            }
+            if (PyBytes_CheckExact(item) && PyBytes_GET_SIZE(item) <= SPAN_BYTES_MAX) {
+                spans[i].bytes = (const uint8_t *)PyBytes_AS_STRING(item);
+                spans[i].size_bytes = (int32_t)PyBytes_GET_SIZE(item);
+            } else {
+                spans[i].bytes = NULL;
+                spans[i].size_bytes = item == Py_None ? -1 : -2;
+                others += item != Py_None;
+            }
+        }
+        return others;
+    }
+    #define ls_tuple_items(tuple) (((PyTupleObject *)(tuple))->ob_item)
+    #define ls_list_items(list) (((PyListObject *)(list))->ob_item)
+    """
+    Py_ssize_t ls_take_items(PyObject *const *items, Py_ssize_t count, ls_span *spans, PyObject **owned) noexcept
+    PyObject **ls_tuple_items(tuple items) noexcept
+    PyObject **ls_list_items(list items) noexcept
+
 
 cdef Py_ssize_t SPAN_BYTES_MAX = 0x7fffffff
 
@@ -94,7 +136,9 @@ cdef class SpanArray:
     cdef SpanArray create(object values, str what):
         cdef SpanArray array = SpanArray.__new__(SpanArray)
         array.owners = []
-        if isinstance(values, (list, tuple)):
+        if type(values) is list:
+            array.add_list(values, what)
+        elif isinstance(values, (list, tuple)):
             array.add_objects(tuple(values), what)
         elif isinstance(values, (bytes, bytearray, memoryview, str)):
             raise InvalidRequestError(f"{what}s must be a list, a numpy array or an Arrow array of {what}s, "
@@ -125,21 +169,37 @@ cdef class SpanArray:
         return 0
 
     cdef int add_objects(self, tuple values, str what) except -1:
-        """The tuple is ours, so the caller can't take a value away meanwhile."""
-        cdef object value, keep
-        cdef ls_span *span
+        """A tuple, which nobody can take a value away from meanwhile."""
+        cdef Py_ssize_t count = len(values)
         self.owners.append(values)
-        self.reserve(len(values))
-        for value in values:
-            span = &self.spans[self.count]
-            if PyBytes_CheckExact(value) and PyBytes_GET_SIZE(value) <= SPAN_BYTES_MAX:
-                span.bytes = <const uint8_t *>PyBytes_AS_STRING(value)
-                span.size_bytes = <int32_t>PyBytes_GET_SIZE(value)
-            else:
-                keep = span_of(value, what, span)
+        self.reserve(count)
+        return self.add_others(values, ls_take_items(ls_tuple_items(values), count, self.spans + self.count, NULL), what)
+
+    cdef int add_list(self, list values, str what) except -1:
+        """The values are ours, too, from here on: the caller may take them away meanwhile."""
+        cdef Py_ssize_t count = len(values)
+        cdef tuple owned = PyTuple_New(count)
+        self.owners.append(owned)
+        self.reserve(count)
+        if len(values) != count:  # a finalizer that ran meanwhile has changed the list
+            self.owners.pop()
+            return self.add_objects(tuple(values), what)
+        return self.add_others(
+            owned, ls_take_items(ls_list_items(values), count, self.spans + self.count, ls_tuple_items(owned)), what)
+
+    cdef int add_others(self, tuple values, Py_ssize_t others, str what) except -1:
+        """What is neither bytes nor None, of the values added last."""
+        cdef Py_ssize_t i
+        cdef object keep
+        for i in range(len(values)):
+            if others == 0:
+                break
+            if self.spans[self.count + i].size_bytes == -2:
+                keep = span_of(values[i], what, &self.spans[self.count + i])
                 if keep is not None:
                     self.owners.append(keep)
-            self.count += 1
+                others -= 1
+        self.count += len(values)
         return 0
 
     cdef int add_numpy(self, object array, str what) except -1:

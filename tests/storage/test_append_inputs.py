@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import sys
+import threading
 from collections.abc import Iterator
 
 import numpy
@@ -59,6 +61,69 @@ def test_single_values_of_the_wrong_type(open_log, value, words):
     with pytest.raises(InvalidRequestError, match=words):
         log.append(b"value", key=value)
     assert log.append(b"next") == 0
+
+
+class OwnList(list):
+    """A list that gives something else than it holds."""
+
+    def __iter__(self):
+        return iter([b"own"] * len(self))
+
+
+class OwnTuple(tuple):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("container", [list, tuple, OwnTuple])
+def test_lists_of_anything_that_has_bytes(open_log, container):
+    """Odd ones among the usual, at the ends as well; nothing is kept once they are in the log."""
+    log = open_log()
+    odd = [bytearray(b"array"), memoryview(b"view")[1:3], array.array("H", [258]), None, bytes(bytearray(b"own"))]
+    given = [*odd, *(b"one %d" % i for i in range(30)), *odd, *(b"two %d" % i for i in range(30)), *odd]
+    counted = [value for value in given if value is not None]  # which everybody refers to
+    references = [sys.getrefcount(value) for value in counted]
+    log.append_many(container(given), keys=container(reversed(given)))
+    assert [sys.getrefcount(value) for value in counted] == references
+    expected = [None if value is None else bytes(value) for value in given]
+    assert values_of(log) == expected
+    assert [record.key for record in log.read()] == expected[::-1]
+
+
+def test_a_list_with_a_wrong_value_is_refused_and_let_go(open_log):
+    log = open_log()
+    for at in (0, 1, 19):
+        given = [b"value %d" % i for i in range(20)]
+        given[at] = f"text {at}"
+        references = [sys.getrefcount(value) for value in given]
+        with pytest.raises(InvalidRequestError, match="encode"):
+            log.append_many(given)
+        assert [sys.getrefcount(value) for value in given] == references
+    assert log.append_many([]) == log.append_many(()) == range(0)
+    assert log.append_many(OwnList([b"a", b"b"])) == range(2)
+    assert values_of(log) == [b"own", b"own"]
+
+
+def test_values_may_be_taken_out_of_a_list_while_they_are_appended(open_log):
+    log = open_log(logstore_batch_bytes=1000)
+    stop = threading.Event()
+    given: list[bytes] = []
+
+    def change():
+        while not stop.is_set():
+            given[:] = [b"%d" % i * 40 for i in range(500)]
+            given.clear()
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(100):
+            log.append_many(given)
+    finally:
+        stop.set()
+        thread.join()
+    values = values_of(log)
+    assert len(values) % 500 == 0
+    assert values == [b"%d" % (i % 500) * 40 for i in range(len(values))]
 
 
 ARRAYS = {
