@@ -79,9 +79,63 @@ static void test_a_full_device_is_a_full_disk(void) {
     remove_folder();
 }
 
+static void write_file(const char *name, const char *text) {
+    char full[700];
+    snprintf(full, sizeof full, "%s/%s", folder, name);
+    FILE *file = fopen(full, "w");
+    REQUIRE(file != NULL && fputs(text, file) >= 0 && fclose(file) == 0);
+}
+
+static void test_logs_are_looked_at_by_their_base_offsets(void) {
+    static const int64_t bases[] = {0, 7, INT64_C(1) << 40, INT64_MAX};
+    make_folder();
+    write_file("00000000000000000000.log", "abc");
+    write_file("00000001099511627776.log", "");
+    write_file("00000000000000000007.index", "no log");
+    write_file("7.log", "not a name of a segment");
+    ls_file_facts facts[4];
+    ls_fault fault;
+    REQUIRE_INT(ls_file_look_at_logs(folder, bases, 4, facts, &fault), LS_OK);
+    CHECK_INT(facts[0].size_bytes, 3);
+    CHECK_INT(facts[1].size_bytes, -1);
+    CHECK_INT(facts[2].size_bytes, 0);
+    CHECK_INT(facts[3].size_bytes, -1);
+    struct stat about;
+    char full[700];
+    snprintf(full, sizeof full, "%s/00000000000000000000.log", folder);
+    REQUIRE(stat(full, &about) == 0);
+    CHECK(facts[0].modified_ms / 1000 == (int64_t)about.st_mtime);
+    CHECK_INT(ls_file_look_at_logs(folder, bases, 0, facts, &fault), LS_OK);
+
+    char missing[700];
+    snprintf(missing, sizeof missing, "%s/missing", folder);
+    CHECK_INT(ls_file_look_at_logs(missing, bases, 4, facts, &fault), LS_IO);
+    CHECK_INT(fault.os_errno, ENOENT);
+    CHECK_TEXT(fault.reason, "open the directory");
+    CHECK_INT(ls_file_look_at_logs(full, bases, 4, facts, &fault), LS_IO); /* no directory */
+    CHECK_INT(fault.os_errno, ENOTDIR);
+
+    /* A file that can't be looked at: a link to itself. */
+    unlink(full);
+    REQUIRE(symlink(full, full) == 0);
+    CHECK_INT(ls_file_look_at_logs(folder, bases, 4, facts, &fault), LS_IO);
+    CHECK_INT(fault.os_errno, ELOOP);
+    CHECK_TEXT(fault.reason, "stat");
+    CHECK_INT(fault.position, 0);
+
+    static const char *const names[] = {"00000000000000000000.log", "00000001099511627776.log", "00000000000000000007.index",
+                                        "7.log"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(full, sizeof full, "%s/%s", folder, names[i]);
+        unlink(full);
+    }
+    remove_folder();
+}
+
 int main(void) {
     RUN(test_file_reads_back_what_was_written);
     RUN(test_file_is_nothing_but_a_regular_file);
     RUN(test_a_full_device_is_a_full_disk);
+    RUN(test_logs_are_looked_at_by_their_base_offsets);
     return check_result();
 }

@@ -30,6 +30,8 @@ from reference_files import (
     encode_partition_metadata,
 )
 
+from logstore.broker.housekeeping_record import read_record, write_record
+from logstore.broker.housekeeping_report import HousekeepingReport, HousekeepingResult
 from logstore.broker.metadata import read_topics
 from logstore.broker.offsets_schema import decode_key, decode_offset_value, encode_offset_key, encode_offset_value
 from logstore.broker.offsets_topic import java_string_hash
@@ -42,6 +44,7 @@ from logstore.broker.transaction_state import (
     encode_transaction_key,
     encode_transaction_value,
 )
+from logstore.model import TopicPartition
 from logstore.records import codecs
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
 from logstore.storage.log import Log
@@ -318,6 +321,19 @@ def test_segment_digests_example_reads_as_it_says(tmp_path):
     assert digest == SegmentDigest(
         512, 1000, 40960, 1357034400000, data[48:64], (80, 0x1C291CA3), (120, 0x8AB4F2D7), 1795359269997
     )
+
+
+def test_housekeeping_example_is_what_is_written_and_read(tmp_path):
+    _, data = example("housekeeping")
+    result = HousekeepingResult("retention", "orders", 0, 1795359269990, 7, 4096, "1 segment by retention.ms")
+    failures = {TopicPartition("clicks", 2): "compaction: batch is cut off"}
+    report = HousekeepingReport("on", "", 1795359269997, 1795359270120, -1, -1, 4096, (result,), failures)
+    write_record(str(tmp_path), report)
+    assert (tmp_path / "logstore.housekeeping").read_bytes() == data
+    record = read_record(str(tmp_path))
+    assert record["results"] == [result._asdict()]
+    assert record["failures"] == [{"topic": "clicks", "partition": 2, "reason": "compaction: batch is cut off"}]
+    assert (record["last_retention_ms"], record["bytes_freed"]) == (1795359269997, 4096)
 
 
 def test_topic_metadata_example_reads_as_it_says(tmp_path):
