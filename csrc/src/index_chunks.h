@@ -11,7 +11,7 @@
 #include "logstore/time_index.h"
 
 enum {
-    LS_CHUNK_FIRST_LOG2 = 7,
+    LS_CHUNK_FIRST_LOG2 = 4,
     LS_CHUNK_FIRST_ENTRIES = 1 << LS_CHUNK_FIRST_LOG2,
     LS_CHUNKS_MAX = 32 - LS_CHUNK_FIRST_LOG2, /* enough for INT32_MAX entries */
     LS_INDEX_CAPACITY_MAX = INT32_MAX

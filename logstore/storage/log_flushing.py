@@ -42,14 +42,14 @@ class FlushedLog(ReadableLog):
     """What makes a log's acknowledgements true. `logstore.storage.log.Log` is what is used."""
 
     _scheduler: FlushScheduler
-    _failure: StorageFailureError | None
-    _new_names: bool
-    _unmarked_bytes: int  # handed over to sealed segments since the last mark or checkpoint
-    _index_lags: bool  # that of a sealed segment which is not known to be on disk, or of one that was scanned at open
-    _fills_ahead: bool
-    _idle_end_offset: int
+    _failure: StorageFailureError | None = None
+    _new_names: bool = False
+    _unmarked_bytes: int = 0  # handed over to sealed segments since the last mark or checkpoint
+    _index_lags: bool = False  # of a sealed segment that is not known to be on disk, or was scanned at open
+    _fills_ahead: bool = False
+    _idle_end_offset: int = 0
     _digests: SegmentDigests
-    _snapshot_position: int
+    _snapshot_position: int = 0
 
     def _write_failed(self, reason: str) -> None:
         storage_logger().error("%s-%d: %s failed; the log is closed for writing until it is opened again",

@@ -70,14 +70,14 @@ class ProducerLog(LogAppender):
     _checkpoint: Checkpoint
     _clock: Callable[[], int] | None
     _durability: Durability
-    _producer_state: ProducerState | None
+    _producer_state: ProducerState | None = None
     _aborted: TransactionIndex
     _pending_snapshots: list[tuple[int, list[Producer], bool]]
     _snapshot_offset: int  # of the newest snapshot that was taken, or -1
     _stray_snapshot: int  # of the newest one that was written: to be removed after the next, unless a segment begins there
     _replayed_offset: int  # up to where the batches are taken in; a reader process's
     _expired_ms: int  # when producers were last looked through for those that have expired
-    _transactions_known: bool
+    _transactions_known: bool = False
 
     producer_id_expiration_ms: int = PRODUCER_ID_EXPIRATION_MS
     """How long an idle producer is remembered (``producer.id.expiration.ms``)."""

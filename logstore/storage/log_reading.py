@@ -37,7 +37,7 @@ class ReadableLog(ProducerLog):
 
     _checkpoint_file: CheckpointFile
     _digests: SegmentDigests
-    _listed_ns: int
+    _listed_ns: int = -1  # when the directory had changed last, at its last listing; a reader process's
     _files: dict[int, tuple[int, int]]  # inode and time of change by base offset; a reader process's
 
     @abstractmethod
