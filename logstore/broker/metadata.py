@@ -61,7 +61,8 @@ def read_topics(directory: str) -> dict[str, TopicMetadata]:
         return {}
     head, _, body = text.partition("\n")
     words = head.split()
-    if len(words) != 3 or words[0] != "logstore.topics" or not words[1].isdigit():
+    is_head = len(words) == 3 and words[0] == "logstore.topics"
+    if not is_head or not (words[1].isascii() and words[1].isdigit() and len(words[1]) < 10):
         raise CorruptDataError(path, 0, "no logstore.topics file", "logstore.topics <version> <crc>", head[:60])
     if int(words[1]) != VERSION:
         raise UnsupportedFormatError(f"{path}: version {words[1]}, this release reads {VERSION}")
