@@ -204,9 +204,8 @@ def write_files(directory: Path) -> dict[str, Callable[[], Any]]:
     }
 
 
-KEPT_FILES = {
-    "logstore.topics": ["logstore.topics \u00b2 00000000\n{}\n".encode(), b"logstore.topics " + b"9" * 5000 + b" 00000000\n{}"]
-}
+TOPICS = b"logstore.topics "
+KEPT_FILES = {"logstore.topics": [TOPICS + "\u00b2 00000000\n{}\n".encode(), TOPICS + b"9" * 5000 + b" 00000000\n{}"]}
 
 
 @pytest.mark.parametrize(
