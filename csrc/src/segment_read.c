@@ -222,6 +222,34 @@ ls_status ls_segment_fetch(ls_segment *segment, int64_t offset, const ls_fetch_p
     return available >= (size_t)size ? LS_OK : LS_END;
 }
 
+bool ls_segment_find_cut(ls_segment *segment, int64_t position, int64_t size_bytes, int64_t *cut,
+                         int64_t *last_offset) {
+    int64_t limit = ls_segment_size_bytes(segment);
+    const ls_offset_index *index = segment->offset_index;
+    int64_t offset = -1;
+    int32_t found = -1;
+    size_t low = 0;
+    size_t high = ls_offset_index_count(index);
+    size_t count = high;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        ls_offset_index_entry(index, middle, &offset, &found);
+        if (found - position <= size_bytes)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low > 0) ls_offset_index_entry(index, low - 1, &offset, &found);
+    if (low == 0 || found <= position) {
+        if (low == count) return false;
+        ls_offset_index_entry(index, low, &offset, &found);
+    }
+    if (found <= position || found >= limit) return false;
+    *cut = found;
+    *last_offset = offset;
+    return true;
+}
+
 ls_status ls_segment_find_timestamp(ls_segment *segment, int64_t timestamp, int64_t from_offset,
                                     ls_batch_location *out, ls_fault *fault) {
     uint8_t buffer[SCAN_BUFFER_BYTES];

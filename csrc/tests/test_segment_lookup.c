@@ -154,9 +154,45 @@ static void test_lookups_report_damage_by_position(void) {
     faulty_file_free(&file);
 }
 
+static int batch_at(const looked_up *batches, int64_t position) {
+    for (int i = 0; i < LOOKED_UP; i++)
+        if (batches[i].position == position) return i;
+    return -1;
+}
+
+static void test_cuts_are_where_batches_start(void) {
+    static looked_up batches[LOOKED_UP];
+    faulty_file file;
+    ls_segment *segment = make_varied(&file, batches);
+    int64_t end = ls_segment_size_bytes(segment);
+    static const int64_t sizes[] = {0, 1, 3000, 10000, 100000, INT64_MAX - INT32_MAX};
+    for (int i = 0; i < 6; i++) {
+        int64_t position = 0;
+        int64_t cut, last_offset;
+        int cuts = 0;
+        while (ls_segment_find_cut(segment, position, sizes[i], &cut, &last_offset)) {
+            REQUIRE(cut > position && cut < end);
+            int batch = batch_at(batches, cut);
+            REQUIRE(batch > 0);
+            CHECK_INT(last_offset, batches[batch].last_offset);
+            int64_t farther, unused;
+            /* The next one is too far, or there is none. */
+            if (cut - position <= sizes[i] && ls_segment_find_cut(segment, cut, 0, &farther, &unused))
+                CHECK(farther - position > sizes[i]);
+            position = cut;
+            cuts++;
+        }
+        CHECK(i == 5 ? cuts == 1 : cuts > 1);
+    }
+    CHECK(!ls_segment_find_cut(segment, end, 1000, &(int64_t){0}, &(int64_t){0}));
+    ls_segment_free(segment);
+    faulty_file_free(&file);
+}
+
 int main(void) {
     RUN(test_locate_and_find_timestamp_agree_with_a_plain_search);
     RUN(test_wrong_index_entries_give_no_wrong_answer);
     RUN(test_lookups_report_damage_by_position);
+    RUN(test_cuts_are_where_batches_start);
     return check_result();
 }

@@ -1,16 +1,11 @@
 # Records as columns.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
-from logstore._native.core cimport ls_columns
+from logstore._native.column_walk cimport ColumnMemory
+from logstore._native.columns_ahead cimport ColumnsAhead
 from logstore._native.log_cursor cimport LogCursor
 from logstore._native.log_state cimport LogState
 from logstore._native.record_batch cimport RecordBatch
-
-
-# The memory of one set of columns: a single allocation, column after column.
-cdef class ColumnMemory:
-    cdef uint8_t *data
-    cdef ls_columns columns
 
 
 # Records [first, first + count) of the columns, over the bytes that all starts count from. Immutable.
@@ -36,7 +31,9 @@ cdef class ColumnCursor:
     cdef LogCursor cursor
     cdef ColumnMemory memory
     cdef ColumnMemory spare_memory
+    cdef ColumnsAhead ahead
 
     cdef ColumnMemory fresh_memory(self)
     cdef ColumnBatch fetch_columns(self)
+    cdef ColumnBatch fetch_ahead(self)
     cdef int decode_compressed(self, ColumnMemory memory, RecordBatch batch) except -1

@@ -1,39 +1,35 @@
 """Many records at once as columns over one buffer, without a Python object per record."""
 
 cimport cython
-from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
-from logstore._native.aborted_transactions cimport AbortedRange, is_aborted
+from logstore._native.column_walk cimport (
+    STOP_COMPRESSED,
+    STOP_FAULT,
+    STOP_FAULT_IN_RECORDS,
+    STOP_LIMIT,
+    STOP_TORN,
+    ColumnMemory,
+    Stop,
+    Walk,
+    append_batch,
+    lower_bound,
+    walk_chunk,
+)
+from logstore._native.columns_ahead cimport ColumnsAhead
 from logstore._native.core cimport (
-    LS_ATTRIBUTE_CONTROL,
-    LS_BATCH_HEADER_BYTES,
-    LS_CODEC_NONE,
-    LS_NO_MEMORY,
     LS_OK,
-    LS_TORN,
-    ls_batch_codec,
-    ls_batch_header,
     ls_batch_last_offset,
     ls_batch_size_bytes,
-    ls_batch_validate,
-    ls_columns,
-    ls_columns_append,
     ls_fault,
-    ls_record,
     ls_record_header,
     ls_record_header_next,
-    ls_record_iterator,
-    ls_record_iterator_init,
-    ls_record_iterator_next,
     ls_status,
 )
 from logstore._native.faults cimport raise_fault
-from logstore._native.log_cursor cimport BatchPlace, LogCursor, check_place
+from logstore._native.log_cursor cimport LogCursor
 from logstore._native.log_state cimport LogState
 from logstore._native.record_batch cimport RecordBatch, raise_in_batch
 
@@ -41,11 +37,6 @@ from logstore.errors import CorruptDataError
 
 # Two chunks and their columns take turns; together they fit a second-level cache of 1 MiB.
 cdef Py_ssize_t COLUMN_CHUNK_BYTES = 192 * 1024
-cdef size_t FIRST_CAPACITY = 1024
-# Two columns of 64 bits, six of 32.
-cdef size_t ROW_BYTES = 2 * 8 + 6 * 4
-# Length, attributes, two deltas, key length, value length, headers count: a byte each.
-cdef int LEAST_RECORD_BYTES = 7
 
 
 cdef extern from *:
@@ -53,145 +44,6 @@ cdef extern from *:
     #define LS_REFERENCE_COUNT(object) Py_REFCNT((PyObject *)(object))
     """
     Py_ssize_t LS_REFERENCE_COUNT(object)
-
-
-cdef bint grow(ColumnMemory memory, size_t rows) noexcept nogil:
-    """Room for `rows` more; False without memory."""
-    cdef ls_columns *old = &memory.columns
-    cdef ls_columns grown
-    cdef size_t capacity = old.capacity * 2
-    cdef size_t count = old.count
-    cdef uint8_t *data
-    if capacity < FIRST_CAPACITY:
-        capacity = FIRST_CAPACITY
-    if capacity < count + rows:
-        capacity = count + rows
-    # No column a multiple of 4096 bytes from the next: written side by side, they would share the cache's sets.
-    capacity = (capacity | 1023) + 145
-    data = <uint8_t *>malloc(capacity * ROW_BYTES)
-    if data == NULL:
-        return False
-    grown.capacity = capacity
-    grown.count = count
-    grown.offsets = <int64_t *>data
-    grown.timestamps = grown.offsets + capacity
-    grown.key_starts = <int32_t *>(grown.timestamps + capacity)
-    grown.key_bytes = grown.key_starts + capacity
-    grown.value_starts = grown.key_bytes + capacity
-    grown.value_bytes = grown.value_starts + capacity
-    grown.headers_starts = grown.value_bytes + capacity
-    grown.headers_counts = grown.headers_starts + capacity
-    if count > 0:
-        memcpy(grown.offsets, old.offsets, count * 8)
-        memcpy(grown.timestamps, old.timestamps, count * 8)
-        memcpy(grown.key_starts, old.key_starts, count * 4)
-        memcpy(grown.key_bytes, old.key_bytes, count * 4)
-        memcpy(grown.value_starts, old.value_starts, count * 4)
-        memcpy(grown.value_bytes, old.value_bytes, count * 4)
-        memcpy(grown.headers_starts, old.headers_starts, count * 4)
-        memcpy(grown.headers_counts, old.headers_counts, count * 4)
-    free(memory.data)
-    memory.data = data
-    memory.columns = grown
-    return True
-
-
-cdef ls_status append_batch(ColumnMemory memory, const ls_batch_header *header, const uint8_t *payload,
-                            const uint8_t *payload_end, const uint8_t *origin, ls_fault *fault) noexcept nogil:
-    """The records of one batch behind those in the columns, which grow as its records need: no more than its bytes
-    can hold, whatever it claims."""
-    cdef ls_record_iterator iterator
-    cdef ls_record record
-    cdef ls_status status
-    cdef size_t room = memory.columns.capacity - memory.columns.count
-    if header.records_count > 0 and <size_t>header.records_count > room:
-        if header.records_count > (payload_end - payload) // LEAST_RECORD_BYTES:
-            ls_record_iterator_init(&iterator, header, payload, payload_end)
-            while True:
-                status = ls_record_iterator_next(&iterator, &record, fault)
-                if status != LS_OK:
-                    return status
-        if not grow(memory, header.records_count):
-            fault.status = LS_NO_MEMORY
-            fault.reason = "no memory for the columns of a batch"
-            fault.position = -1
-            return LS_NO_MEMORY
-    return ls_columns_append(&memory.columns, header, payload, payload_end, origin, fault)
-
-
-cdef size_t lower_bound(const int64_t *offsets, size_t count, int64_t target) noexcept nogil:
-    cdef size_t low = 0
-    cdef size_t middle
-    while low < count:
-        middle = (low + count) // 2
-        if offsets[middle] < target:
-            low = middle + 1
-        else:
-            count = middle
-    return low
-
-
-# Why a walk stopped.
-cdef enum Stop:
-    STOP_CHUNK_END
-    STOP_LIMIT              # the next batch starts at or behind it
-    STOP_COMPRESSED         # the next batch is sound, and has to be decompressed
-    STOP_TORN               # the next batch goes on behind the chunk, or is cut off
-    STOP_FAULT
-    STOP_FAULT_IN_RECORDS   # its position counts from the start of the batch
-
-
-cdef struct Walk:
-    const uint8_t *origin
-    const uint8_t *at
-    const uint8_t *end
-    int64_t position                    # of `at` in the file
-    int64_t start_offset                # batches that end below it are passed over
-    int64_t limit                       # exclusive
-    BatchPlace place
-    const AbortedRange *aborted         # batches of these are passed over
-    size_t aborted_count
-    ls_batch_header header              # of the batch the walk stopped at
-    ls_fault fault
-
-
-cdef Stop walk_chunk(Walk *walk, ColumnMemory memory) noexcept nogil:
-    """Validates batch after batch and appends their records; leaves `at` behind the last one it took."""
-    cdef ls_status status
-    cdef Py_ssize_t size_bytes
-    while walk.at < walk.end:
-        status = ls_batch_validate(walk.at, walk.end, walk.position, &walk.header, &walk.fault)
-        if status == LS_OK:
-            status = check_place(&walk.place, &walk.header, walk.position, &walk.fault)
-        if status != LS_OK:
-            return STOP_TORN if status == LS_TORN else STOP_FAULT
-        if walk.header.base_offset >= walk.limit:
-            return STOP_LIMIT
-        size_bytes = <Py_ssize_t>ls_batch_size_bytes(&walk.header)
-        if (ls_batch_last_offset(&walk.header) >= walk.start_offset
-                and not walk.header.attributes & LS_ATTRIBUTE_CONTROL
-                and not (walk.aborted_count and is_aborted(walk.aborted, walk.aborted_count, &walk.header))):
-            if ls_batch_codec(&walk.header) != LS_CODEC_NONE and walk.header.records_count > 0:
-                return STOP_COMPRESSED
-            status = append_batch(memory, &walk.header, walk.at + LS_BATCH_HEADER_BYTES, walk.at + size_bytes,
-                                  walk.origin, &walk.fault)
-            if status != LS_OK:
-                return STOP_FAULT_IN_RECORDS
-        walk.place.least_base_offset = ls_batch_last_offset(&walk.header) + 1
-        walk.at += size_bytes
-        walk.position += size_bytes
-    return STOP_CHUNK_END
-
-
-@cython.final
-cdef class ColumnMemory:
-    """Columns as plain memory; arrays keep it alive. Read-only to Python."""
-
-    def __dealloc__(self):
-        free(self.data)
-
-    def __getbuffer__(self, Py_buffer *view, int flags):
-        PyBuffer_FillInfo(view, self, self.data, <Py_ssize_t>(self.columns.capacity * ROW_BYTES), 1, flags)
 
 
 @cython.final
@@ -221,10 +73,12 @@ cdef class ColumnBatch:
                 f"last_offset={self.memory.columns.offsets[self.first + self.count - 1]}, records={self.count})")
 
     cdef object column(self, str name, const void *start, str dtype):
+        cdef Py_ssize_t at
         array = self.arrays.get(name)
         if array is None:
             import numpy
-            array = numpy.frombuffer(self.memory, dtype, self.count, <const uint8_t *>start - self.memory.data)
+            at = <const uint8_t *>start - <const uint8_t *>self.memory.columns.offsets
+            array = numpy.frombuffer(self.memory, dtype, self.count, at)
             self.arrays[name] = array
         return array
 
@@ -371,6 +225,7 @@ cdef class ColumnCursor:
     def __init__(self, LogState log not None, int64_t start_offset, stop_offset=None, Py_ssize_t chunk_bytes=0,
                  bint committed=False):
         self.log = log
+        self.ahead = ColumnsAhead()
         self.cursor = LogCursor(log, start_offset, stop_offset,
                                 chunk_bytes if chunk_bytes > 0 else COLUMN_CHUNK_BYTES, committed)
 
@@ -418,7 +273,13 @@ cdef class ColumnCursor:
         cdef Stop stop
         cdef size_t first, count
         cdef int64_t start_offset
-        while cursor.reach():
+        while True:
+            if not cursor.committed and self.ahead.is_due(cursor):
+                batch = self.fetch_ahead()
+                if batch is not None:
+                    return batch
+            if not cursor.reach():
+                return None
             memory = self.fresh_memory()
             start_offset = cursor.next_offset
             walk.origin = cursor.chunk.data
@@ -436,7 +297,7 @@ cdef class ColumnCursor:
                     walk.aborted_count = cursor.aborted.count
             while True:
                 with nogil:
-                    stop = walk_chunk(&walk, memory)
+                    stop = walk_chunk(&walk, &memory.columns)
                 if walk.at > walk.origin + cursor.at:
                     pass_batches(cursor, &walk)
                 # The last batch of the chunk goes into the same columns, if the rest of it fits behind the chunk.
@@ -493,6 +354,30 @@ cdef class ColumnCursor:
                     cursor.aborted_until = 0  # decided since the aborted transactions were looked up
                     continue
                 return None
+
+    cdef ColumnBatch fetch_ahead(self):
+        """The columns of the next piece that has records; None where the pieces end, or need a closer look."""
+        cdef LogCursor cursor = self.cursor
+        cdef ColumnsAhead ahead = self.ahead
+        cdef ColumnBatch batch
+        cdef int64_t start_offset = cursor.next_offset
+        cdef size_t first, count
+        while ahead.take(cursor):
+            count = ahead.memory.columns.count
+            first = lower_bound(ahead.memory.columns.offsets, count, start_offset)
+            if first < count:
+                batch = ColumnBatch.__new__(ColumnBatch)
+                batch.topic = self.log.topic
+                batch.partition = self.log.partition
+                batch.path = cursor.segment.path
+                batch.memory = ahead.memory
+                batch.first = first
+                batch.count = count - first
+                batch.arrays = {}
+                batch.owner = ahead.chunk
+                batch.origin = ahead.chunk.data
+                batch.origin_end = ahead.chunk.data + ahead.chunk.size
+                return batch
         return None
 
     cdef int decode_compressed(self, ColumnMemory memory, RecordBatch batch) except -1:
@@ -500,7 +385,7 @@ cdef class ColumnCursor:
         cdef ls_status status
         batch.open_payload()
         with nogil:
-            status = append_batch(memory, &batch.header, batch.payload, batch.payload_end, batch.payload, &fault)
+            status = append_batch(&memory.columns, &batch.header, batch.payload, batch.payload_end, batch.payload, &fault)
         if status != LS_OK:
             raise_in_batch(batch, &fault)
         return 0

@@ -405,6 +405,8 @@ cdef extern from "logstore/segment.h" nogil:
     void ls_segment_plan_fetch(ls_segment *segment, int64_t offset, bint expect_at_entry, ls_fetch_plan *out)
     ls_status ls_segment_fetch(ls_segment *segment, int64_t offset, const ls_fetch_plan *plan, uint8_t *buffer,
                                ls_batch_location *out, const uint8_t **batch, ls_fault *fault)
+    bint ls_segment_find_cut(ls_segment *segment, int64_t position, int64_t size_bytes, int64_t *cut,
+                             int64_t *last_offset)
     ls_status ls_segment_find_timestamp(ls_segment *segment, int64_t timestamp, int64_t from_offset,
                                         ls_batch_location *out, ls_fault *fault)
     ls_status ls_segment_read(ls_segment *segment, int64_t position, uint8_t *out, size_t size,
@@ -586,3 +588,18 @@ cdef extern from "logstore/verification.h" nogil:
     void ls_verification_skip(ls_verification *verification, int64_t position, int64_t next_offset,
                               int32_t leader_epoch, int is_next_exact)
     void ls_verification_finish(ls_verification *verification)
+
+
+cdef extern from "logstore/work_ahead.h" nogil:
+    ctypedef struct ls_work_ahead:
+        pass
+
+    ctypedef void (*ls_work)(void *context, void *piece, int worker) noexcept nogil
+
+    ls_work_ahead *ls_work_ahead_create(ls_work work, void *context)
+    bint ls_work_ahead_is_usable(const ls_work_ahead *ahead)
+    size_t ls_work_ahead_count(const ls_work_ahead *ahead)
+    void ls_work_ahead_put(ls_work_ahead *ahead, void *piece)
+    void *ls_work_ahead_take(ls_work_ahead *ahead)
+    void ls_work_ahead_drop(ls_work_ahead *ahead)
+    void ls_work_ahead_free(ls_work_ahead *ahead)

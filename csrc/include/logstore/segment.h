@@ -139,6 +139,11 @@ void ls_segment_plan_fetch(ls_segment *segment, int64_t offset, bool expect_at_e
 ls_status ls_segment_fetch(ls_segment *segment, int64_t offset, const ls_fetch_plan *plan, uint8_t *buffer,
                            ls_batch_location *out, const uint8_t **batch, ls_fault *fault);
 
+/* Where the index says that a batch starts: the last such place up to `size_bytes` behind `position`, or else the first
+ * behind that; and that batch's last offset. false: there is none below the published size. Whoever reads up to there
+ * sees whether the index is right. */
+bool ls_segment_find_cut(ls_segment *segment, int64_t position, int64_t size_bytes, int64_t *cut, int64_t *last_offset);
+
 /* The first batch at or after `from_offset` whose max_timestamp >= timestamp; LS_END where there is none. A
  * time index entry that no batch bears out costs a scan from from_offset; otherwise as ls_segment_locate. */
 ls_status ls_segment_find_timestamp(ls_segment *segment, int64_t timestamp, int64_t from_offset,
