@@ -27,6 +27,8 @@ def value_of(number: int) -> bytes:
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Log]:
     """About 3 MiB in one segment: batches of one record and of hundreds."""
+    gc.collect()  # no thread of another test's scan
+    assert scan_threads() == 0
     with Log(tmp_path / "orders-0", TopicConfig(), durability="appended") as log:
         number = 0
         while number < COUNT:
