@@ -7,6 +7,7 @@ acknowledged as ``flushed`` is on disk before the acknowledgement.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import heapq
 import itertools
 import threading
@@ -21,7 +22,9 @@ class FlushScheduler:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._wake = threading.Condition(self._lock)
+        # Free while there is something to look at. Locks alone, whose methods need no memory: a Condition is Python code,
+        # and without memory for a call of its __exit__ the lock would stay held, and whoever closes would wait for ever.
+        self._signal = threading.Lock()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._has_thread = False
@@ -32,7 +35,7 @@ class FlushScheduler:
     def schedule(self, delay_ms: float, step: Callable[[], None]) -> None:
         """Has ``step()`` called once, ``delay_ms`` from now. After `close` it is never called."""
         deadline = time.monotonic() + delay_ms / 1000
-        with self._lock:  # not the Condition: a signal handler that raises in it would leave it locked
+        with self._lock:
             if self._closed:
                 return
             heapq.heappush(self._due, (deadline, next(self._order), step))
@@ -42,7 +45,7 @@ class FlushScheduler:
                 _thread.start_new_thread(self._run, ())
                 self._has_thread = True
             elif self._due[0][2] is step:
-                self._wake.notify()
+                self._wake()
 
     def _seconds_left(self) -> float | None:
         if not self._due:
@@ -54,28 +57,39 @@ class FlushScheduler:
             self._thread_id = threading.get_ident()
             self._run_steps()
 
+    def _wake(self) -> None:
+        """With the lock held."""
+        if self._signal.locked():
+            self._signal.release()
+
     def _run_steps(self) -> None:
-        while True:
-            with self._wake:
-                while not self._closed and (not self._due or self._due[0][0] > time.monotonic()):
-                    self._wake.wait(self._seconds_left())
-                if self._closed:
-                    return
-                step = heapq.heappop(self._due)[2]
+        while not self._closed:
             try:
-                step()
+                self._run_next()
             except Exception as error:
                 # The log that failed has noted it and will say so to its next caller; the other logs go on.
-                import logging
+                with contextlib.suppress(MemoryError):
+                    import logging
 
-                logging.getLogger("logstore.storage").error("a background flush failed: %s", error)
+                    logging.getLogger("logstore.storage").error("a background flush failed: %s", error)
+
+    def _run_next(self) -> None:
+        step = None
+        with self._lock:
+            seconds = self._seconds_left()
+            if seconds == 0 and not self._closed:
+                step = heapq.heappop(self._due)[2]
+        if step is not None:
+            step()
+        elif not self._closed:
+            self._signal.acquire(timeout=-1 if seconds is None else seconds)
 
     def close(self) -> None:
         """Ends the thread; steps not yet due are dropped. Idempotent."""
         with self._lock:
             self._closed = True
             self._due.clear()
-            self._wake.notify_all()
+            self._wake()
         if self._thread_id != threading.get_ident():
             with self._running:  # until the thread has ended
                 pass
@@ -86,4 +100,4 @@ class FlushScheduler:
         self._due = []
         self._running = threading.Lock()
         self._lock = threading.Lock()
-        self._wake = threading.Condition(self._lock)
+        self._signal = threading.Lock()
