@@ -37,7 +37,11 @@ def _paths(directory: Path) -> Iterator[Path_]:
         yield "empty compiled call", RECORDS, _each(empty_append(), pairs)
         for durability in ("buffered", "appended", "flushed"):
             topic = broker.create_topic(
-                f"append-{durability}", retention=-1, flush_ms=NEVER, logstore_durability=durability
+                f"append-{durability}",
+                retention=-1,
+                flush_ms=NEVER,
+                logstore_durability=durability,
+                logstore_open_batch_mapped=False,
             )
             part = pairs[: RECORDS // 10] if durability == "flushed" else pairs
             yield f"append, {durability}", len(part), _each(topic.append, part)

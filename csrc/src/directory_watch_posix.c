@@ -18,7 +18,8 @@
 #include <unistd.h>
 
 enum {
-    EVENTS_WATCHED = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_DELETE,
+    /* The last one comes when a writer dies, too: it may have left records for whoever looks. */
+    EVENTS_WATCHED = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_DELETE | IN_CLOSE_WRITE,
     EVENTS_BYTES = 4096 /* at a time; what is left is there for the next wait */
 };
 

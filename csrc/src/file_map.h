@@ -6,7 +6,8 @@
 
 /* Maps the first `size` bytes of a file that holds at least as many, all of them written, for reading and
  * writing, shared; the file may be closed then. LS_UNSUPPORTED where the system has no such maps, or the file
- * system might need space for a store into bytes that were written before. */
+ * system might need space for a store into bytes that were written before; LS_IO where the process may not keep as much
+ * in memory. */
 ls_status ls_file_map(ls_file *file, size_t size, void **out, ls_fault *fault);
 void ls_file_unmap(void *map, size_t size);
 

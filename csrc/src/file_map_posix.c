@@ -13,13 +13,13 @@
 #include <sys/mman.h>
 #include <sys/vfs.h>
 
-/* File systems that store into bytes written before without asking for more space. One that copies on write
- * would answer a store on a full disk with SIGBUS. */
+/* File systems that store into bytes written before without asking for more space. One that copies on write, as
+ * XFS does with a file that was copied by reference, would answer a store on a full disk with SIGBUS. */
 static bool overwrites_in_place(int descriptor) {
-    enum { EXT = 0xef53, XFS = 0x58465342, TMPFS = 0x01021994 };
+    enum { EXT = 0xef53, TMPFS = 0x01021994 };
     struct statfs about;
     if (fstatfs(descriptor, &about) != 0) return false;
-    return about.f_type == EXT || about.f_type == XFS || about.f_type == TMPFS;
+    return about.f_type == EXT || about.f_type == TMPFS;
 }
 
 ls_status ls_file_map(ls_file *file, size_t size, void **out, ls_fault *fault) {
@@ -31,6 +31,14 @@ ls_status ls_file_map(ls_file *file, size_t size, void **out, ls_fault *fault) {
     if (map == MAP_FAILED) {
         int os_errno = errno;
         ls_fail(fault, LS_IO, "map", -1, 0, 0);
+        fault->os_errno = os_errno;
+        return LS_IO;
+    }
+    /* In memory for good: a page that had to be read back could meet a disk that fails. */
+    if (mlock(map, size) != 0) {
+        int os_errno = errno;
+        munmap(map, size);
+        ls_fail(fault, LS_IO, "lock a map in memory", -1, 0, 0);
         fault->os_errno = os_errno;
         return LS_IO;
     }

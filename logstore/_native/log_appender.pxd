@@ -25,6 +25,7 @@ cdef class LogAppender(LogFlusher):
     cdef bint marked_clean          # the checkpoint on disk says so: to be taken back before the first write
     cdef int64_t mark_due_bytes     # size of the active segment from which on the page cache's next mark is due
     cdef bint hand_over_scheduled
+    cdef bint soon_scheduled        # as soon as staged records ask for
     # The mapped file that the open batch lives in while `appended` records come fast; see `stage` and docs/architecture.md.
     cdef ls_open_batch open_batch
     cdef bint stages                # it may be used

@@ -112,8 +112,10 @@ cdef int64_t RECORD_OVERHEAD_BYTES_MAX = ls_record_size_bytes_max(-1, -1, NULL, 
 cdef int BURST_RECORDS = 16
 # The file is as large as the largest batch; beyond this one a system call a batch costs nothing.
 cdef int64_t STAGED_BATCH_BYTES_MAX = 1 << 20
-# Each is a map of this process and a file; further logs write each record.
-cdef int OPEN_BATCHES_MAX = 64
+# And for segments of so many of them: in shorter ones whole batches would leave much of the end empty.
+cdef int64_t STAGED_BATCHES_PER_SEGMENT = 16
+# Each is a map of this process, locked in memory, and a file; further logs write each record.
+cdef int OPEN_BATCHES_MAX = 32
 cdef int open_batches_count = 0
 cdef int64_t REFUSED_MS = 10_000
 cdef int64_t IDLE_MS = 500
@@ -180,7 +182,8 @@ cdef class LogAppender(LogFlusher):
         try:
             # Whoever counts records between flushes, or their bytes in a batch, gets each written.
             self.stages = (stages and self.open_batch_path is not None and flush_messages == INT64_MAX
-                           and batch_bytes <= STAGED_BATCH_BYTES_MAX)
+                           and batch_bytes <= STAGED_BATCH_BYTES_MAX
+                           and segment_bytes // STAGED_BATCHES_PER_SEGMENT >= batch_bytes)
             self.default_level = level
             self.codec = codec
             self.codec_level = codec_level
@@ -271,6 +274,7 @@ cdef class LogAppender(LogFlusher):
         One batch after the other is covered by the first one's schedule: there is one at a time, however fast they fill.
         """
         self.hand_over_scheduled = False
+        self.soon_scheduled = False
 
     def _flush_is_due(self):
         """Has the next append wait for a flush, whatever its level."""
@@ -495,7 +499,7 @@ cdef class LogAppender(LogFlusher):
         cdef bint stage
         cdef ls_batch_mark mark
         cdef ls_fault fault
-        if not has_timestamp:
+        if not has_timestamp or (self.append_time and timestamp >= 0):
             timestamp = now_ms
         if self.write_state != WRITABLE:
             self.check_writable()
@@ -594,7 +598,7 @@ cdef class LogAppender(LogFlusher):
                                 self.builder.base_timestamp)
         ls_open_batch_commit(&self.open_batch, self.builder.size_bytes)
         self.staged = True
-        if not self.hand_over_scheduled:
+        if not self.soon_scheduled:
             self.schedule_hand_over()
         return 0
 
@@ -605,6 +609,7 @@ cdef class LogAppender(LogFlusher):
         finally:
             self.handing_over = 0
         self.hand_over_scheduled = True
+        self.soon_scheduled = self.staged
         return 0
 
     cdef int surface(self) except -1:
@@ -851,7 +856,8 @@ cdef class LogAppender(LogFlusher):
         fields.log_append_timestamp = -1
         if self.append_time:
             fields.attributes = LS_ATTRIBUTE_LOG_APPEND_TIME
-            fields.log_append_timestamp = self.now_ms()
+            # What readers have been shown of an earlier process's records stays as it was.
+            fields.log_append_timestamp = self.builder.max_timestamp if self.restored else self.now_ms()
         fields.producer_id = -1
         fields.producer_epoch = -1
         fields.base_sequence = -1

@@ -331,6 +331,11 @@ cdef class LogCursor:
                 self.segment = segment
                 self.start_at(0, max(self.least_base_offset, segment.base_offset))
                 return True
+        if self.seen_replacements != self.log.replacement_count:
+            # Another object may be in this one's place, and have more.
+            self.next_offset = max(self.next_offset, self.least_base_offset)
+            self.segment = None
+            return True
         return False
 
     cdef Chunk fresh_chunk(self, Py_ssize_t capacity):

@@ -6,6 +6,8 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from logstore._native.core cimport (
+    LS_BATCH_HEADER_BYTES,
+    LS_BATCH_OVERHEAD_BYTES,
     LS_DIGEST_BYTES,
     LS_END,
     LS_FILE_CREATE,
@@ -46,6 +48,7 @@ from logstore._native.core cimport (
     ls_segment_create,
     ls_segment_cut_ahead,
     ls_segment_digest,
+    ls_segment_extend,
     ls_segment_fill_ahead,
     ls_segment_filled_bytes,
     ls_segment_find_timestamp,
@@ -467,10 +470,26 @@ cdef class Segment:
         ls_time_index_truncate(time_index, trusted_offset)
         self.offset_entries_written = ls_offset_index_count(offset_index)
         self.time_entries_written = ls_time_index_count(time_index)
-        if self.offset_entries_written == 0 and trusted_bytes > 2 * max(self.options.index_interval_bytes, 4096):
+        if self.offset_entries_written == 0 and self.had_entries(trusted_bytes):
             # Correct, but every look-up would scan: such a log has entries, so the file was lost.
             self.doubtful_index = True
         return 0
+
+    cdef bint had_entries(self, int64_t trusted_bytes) except -1:
+        """Whether a batch begins so far behind the start that it got an entry; going by the lengths of those before it."""
+        cdef int64_t interval_bytes = max(self.options.index_interval_bytes, 4096)
+        cdef int64_t position = 0
+        cdef bytes head
+        if trusted_bytes <= 2 * interval_bytes:
+            return False
+        with open(self.path, "rb") as file:
+            head = file.read(interval_bytes + LS_BATCH_HEADER_BYTES)
+        while position <= interval_bytes:
+            if position + LS_BATCH_HEADER_BYTES > len(head):
+                return True
+            length = int.from_bytes(head[position + 8:position + 12], "big", signed=True)
+            position += LS_BATCH_OVERHEAD_BYTES + max(0, length)
+        return position < trusted_bytes
 
     cdef int drop_indexes(self) except -1:
         """Neither can be used without the other: a scan that begins at an entry of one would leave gaps in the other."""
@@ -837,6 +856,23 @@ cdef class Segment:
         if status != LS_OK:
             raise_fault(&fault, self.path)
         return grew
+
+    def extend(self, bytes batch not None):
+        """Has a batch that is in no file follow on, for a reader process, before anybody reads the segment.
+
+        Parameters
+        ----------
+        batch : bytes
+            One batch, sealed. It stands in place of whatever the file has behind the segment's end.
+
+        Raises
+        ------
+        InvalidRequestError, CorruptDataError, StorageFailureError
+            It does not follow on, or there is no room for it; nothing has changed.
+        """
+        cdef ls_fault fault
+        if ls_segment_extend(self.segment, <const uint8_t *>PyBytes_AS_STRING(batch), len(batch), &fault) != LS_OK:
+            raise_fault(&fault, self.path)
 
     def seal(self, int64_t end_offset_max):
         """Makes the active segment an inactive one: closing time index entry, upper bound of its offsets."""

@@ -113,7 +113,10 @@ def backup_directory(
                 progress(before + here, total)
 
         store = os.path.join(target, layout.partition_directory_name(topic, number))
-        entry, copied = copy_log(snapshot, store, progress=report)
+        entry, copied = copy_log(
+            snapshot, store, progress=report,
+            append_time=chosen[topic].config["message.timestamp.type"] == "LogAppendTime",
+        )  # fmt: skip
         entries.append({"topic": topic, "partition": number, **entry})
         done_bytes += sum(snapshot.sizes.values())
         copied_bytes += copied

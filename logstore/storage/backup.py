@@ -17,7 +17,9 @@ from logstore._native.verification import SegmentVerifier
 from logstore.errors import CorruptDataError, StorageFailureError
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
-from logstore.storage.files import make_directory, read_text, refusals, replace_file, sync_directory
+from logstore.storage.files import make_directory, read_text, refusals, replace_file, sync_directory, write_at
+from logstore.storage.leader_epochs import LeaderEpochs
+from logstore.storage.open_batch import left_batch, read_open_batch
 from logstore.storage.recovery import list_segments
 from logstore.storage.repair import rebuild_indexes
 from logstore.storage.text_checkpoints import write_topic_id
@@ -40,13 +42,14 @@ _SMALL_SUFFIXES = (".snapshot", ".txnindex")
 
 
 class LogSnapshot(NamedTuple):
-    """What a log held at one moment: its segments and how long their files were."""
+    """What a log held at one moment: its segments and how long their files were, and the file of its open batch."""
 
     path: str
     log_start_offset: int
     log_end_offset: int
     is_contiguous: bool
     sizes: dict[int, int]
+    open_batch: bytes | None = None
 
 
 class StoredSegment(NamedTuple):
@@ -71,16 +74,17 @@ def take_snapshot(directory: str) -> LogSnapshot:
     """
     # What the checkpoint says was on disk before the files were looked at.
     checkpoint = CheckpointFile(os.path.join(directory, layout.CHECKPOINT_FILE)).read()
+    open_batch = read_open_batch(directory)  # first: what is handed over from here on, the sizes cover
     sizes = {}
     for base in list_segments(directory):
         with contextlib.suppress(FileNotFoundError):
             sizes[base] = os.path.getsize(os.path.join(directory, layout.segment_file_name(base)))
     known = checkpoint or Checkpoint(is_contiguous=False)
-    return LogSnapshot(directory, known.log_start_offset, known.log_end_offset, known.is_contiguous, sizes)
+    return LogSnapshot(directory, known.log_start_offset, known.log_end_offset, known.is_contiguous, sizes, open_batch)
 
 
 def copy_log(
-    snapshot: LogSnapshot, store: str, *, progress: Callable[[int], None] | None = None
+    snapshot: LogSnapshot, store: str, *, append_time: bool = False, progress: Callable[[int], None] | None = None
 ) -> tuple[dict[str, Any], int]:
     """Brings a log's copy in a backup up to a snapshot.
 
@@ -89,6 +93,8 @@ def copy_log(
     snapshot : LogSnapshot
     store : str
         The directory for this log's files in the backup.
+    append_time : bool
+        Whether records of the topic have the time of their append.
     progress : callable, optional
         Told how many bytes have been looked at, of the snapshot's.
 
@@ -108,11 +114,11 @@ def copy_log(
     copied_bytes = 0
     for _ in range(_ATTEMPTS):
         try:
-            segments, copied = _copy_segments(snapshot, store, progress)
+            segments, copied = _copy_segments(snapshot, store, progress, append_time=append_time)
         except (FileNotFoundError, _ChangedError, CorruptDataError, StorageFailureError) as error:
             if isinstance(error, StorageFailureError) and error.errno != errno.ENOENT:
                 raise
-            if isinstance(error, CorruptDataError) and take_snapshot(snapshot.path) == snapshot:
+            if isinstance(error, CorruptDataError) and _is_as_it_was(snapshot):
                 raise
             # Retention, compaction or a truncation came in between: what is copied by now stays good.
             failure, snapshot = error, take_snapshot(snapshot.path)
@@ -134,12 +140,16 @@ def copy_log(
     )
 
 
+def _is_as_it_was(snapshot: LogSnapshot) -> bool:
+    return take_snapshot(snapshot.path)._replace(open_batch=None) == snapshot._replace(open_batch=None)
+
+
 class _ChangedError(Exception):
     """A segment is not what it was when the copy began."""
 
 
 def _copy_segments(
-    snapshot: LogSnapshot, store: str, progress: Callable[[int], None] | None
+    snapshot: LogSnapshot, store: str, progress: Callable[[int], None] | None, *, append_time: bool
 ) -> tuple[list[StoredSegment], int]:
     segments: list[StoredSegment] = []
     done_bytes = copied_bytes = 0
@@ -154,14 +164,19 @@ def _copy_segments(
                 progress(before + here)
 
         there = _walk(path, base, bound, size, snapshot.is_contiguous, deep=False)
-        if not os.path.exists(os.path.join(store, there.file_name)):
-            _copy_bytes(path, os.path.join(store, "copying"), there.size_bytes, report)
-            copy = _walk(os.path.join(store, "copying"), base, bound, INT64_MAX, snapshot.is_contiguous, deep=True)
+        staged = _staged_batch(snapshot, there, append_time=append_time) if bound == INT64_MAX else None
+        if staged is not None or not os.path.exists(os.path.join(store, there.file_name)):
+            copying = os.path.join(store, "copying")
+            _copy_bytes(path, copying, there.size_bytes, report)
+            copy = _walk(copying, base, bound, INT64_MAX, snapshot.is_contiguous, deep=True)
             # Once more from the source: whoever cut it meanwhile may have appended to it again.
             if not copy == there == _walk(path, base, bound, there.size_bytes, snapshot.is_contiguous, deep=False):
                 raise _ChangedError(f"{path} has changed")
+            if staged is not None:
+                write_at(copying, there.size_bytes, staged, sync=True)
+                there = copy = _walk(copying, base, bound, INT64_MAX, snapshot.is_contiguous, deep=True)
             with refusals(store, "rename"):
-                os.replace(os.path.join(store, "copying"), os.path.join(store, copy.file_name))
+                os.replace(copying, os.path.join(store, copy.file_name))
             copied_bytes += copy.size_bytes
         if bound < INT64_MAX and there.size_bytes < size:
             raise CorruptDataError(
@@ -176,6 +191,20 @@ def _copy_segments(
     if not set(snapshot.sizes) <= set(now.sizes):
         raise _ChangedError("segments were deleted")
     return segments, copied_bytes
+
+
+def _staged_batch(snapshot: LogSnapshot, last: StoredSegment, *, append_time: bool) -> bytes | None:
+    """What the open batch adds to the last segment: records that are acknowledged, and in no segment yet."""
+    if snapshot.open_batch is None:
+        return None
+    leader_epoch = LeaderEpochs(snapshot.path).latest
+    # A damaged file has nothing to add; the next open of the log says so.
+    with contextlib.suppress(CorruptDataError):
+        return None if leader_epoch < 0 else left_batch(
+            snapshot.path, snapshot.open_batch, end_offset=last.end_offset, leader_epoch=leader_epoch,
+            append_time=append_time,
+        )
+    return None
 
 
 def _walk(path: str, base: int, bound: int, limit: int, contiguous: bool, *, deep: bool) -> StoredSegment:

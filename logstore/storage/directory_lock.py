@@ -21,6 +21,12 @@ except ImportError:  # Windows
 
 __all__ = ["DirectoryLock", "lock_owner"]
 
+# Directories that this process has locked, each file by device and inode. They are not tried: closing any descriptor of the
+# file would end the POSIX lock on it.
+_held: set[tuple[int, int]] = set()
+# Somebody who asks who the owner is holds the lock for a moment.
+_ATTEMPTS, _PAUSE_SECONDS = 4, 0.002
+
 
 class DirectoryLock:
     """The lock, held from construction to `release`.
@@ -46,7 +52,7 @@ class DirectoryLock:
         except OSError as error:
             raise file_failure(error, self.path, "open") from error
         try:
-            self._take()
+            self._take_patiently()
         except OSError:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -57,6 +63,19 @@ class DirectoryLock:
         with contextlib.suppress(OSError):  # the lock holds without its owner's name, too
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, owner.encode(), 0)
+
+    def _take_patiently(self) -> None:
+        about = os.fstat(self._descriptor)
+        self._file = about.st_dev, about.st_ino
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._take()
+                _held.add(self._file)
+                return
+            except OSError:
+                if self._file in _held or attempt == _ATTEMPTS:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
 
     def _take(self) -> None:
         if fcntl is not None:
@@ -74,12 +93,14 @@ class DirectoryLock:
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
+            _held.discard(self._file)
             os.close(self._descriptor)
             self._descriptor = -1
 
     def forget(self) -> None:
         """In a forked child: closes the inherited descriptor, which leaves the parent's lock in place."""
         if self._descriptor >= 0:
+            _held.discard(self._file)
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = -1
@@ -90,6 +111,10 @@ def lock_owner(directory: str) -> str | None:
     if fcntl is None:
         return None
     path = os.path.join(directory, layout.LOCK_FILE)
+    with contextlib.suppress(OSError):
+        about = os.stat(path)
+        if (about.st_dev, about.st_ino) in _held:
+            return _owner(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
     except OSError:

@@ -89,10 +89,14 @@ def count_key(log: ReadableLog, key: bytes, *, progress: Callable[[int], None] |
             progress(done_bytes)
 
     compactor = Compactor(None, erased_key=key)
+    left = log._left_records if log.read_only else None
     for segment, end_offset in zip(segments, ends, strict=True):
-        if size_bytes := segment.size_bytes:
+        if size_bytes := segment.size_bytes if left is None else left.stored_bytes(segment):
             compactor.rewrite_segment(segment.path, size_bytes, segment.base_offset, end_offset, None, None, moved)
-    return compactor.counts["records_superseded"]
+    found = int(compactor.counts["records_superseded"])
+    if left is not None and left.are_shown:
+        found += sum(record.key == key for record in log.read(left.base_offset))
+    return found
 
 
 class _Erasure:
@@ -107,6 +111,7 @@ class _Erasure:
         if not log.is_writable:
             raise log._not_writable()
         log.roll()
+        log._locked(log._end_staging)
         end_offset = log.segments[-1].base_offset
         self.total_bytes = 2 * log.size_bytes
         erased = 0

@@ -18,9 +18,13 @@ __all__ = ["FlushScheduler"]
 
 
 class FlushScheduler:
-    """Runs callables at a time from now. Thread-safe; the thread starts with the first one."""
+    """Runs callables at a time from now. Thread-safe; the thread starts with the first one.
 
-    def __init__(self) -> None:
+    Steps that wait for no disk have a thread of their own, so that they need not wait for those that do.
+    """
+
+    def __init__(self, *, has_urgent: bool = True) -> None:
+        self._urgent = FlushScheduler(has_urgent=False) if has_urgent else None
         self._lock = threading.Lock()
         # Free while there is something to look at. Locks alone, whose methods need no memory: a Condition is Python code,
         # and without memory for a call of its __exit__ the lock would stay held, and whoever closes would wait for ever.
@@ -46,6 +50,10 @@ class FlushScheduler:
                 self._has_thread = True
             elif self._due[0][2] is step:
                 self._wake()
+
+    def schedule_urgent(self, delay_ms: float, step: Callable[[], None]) -> None:
+        """As `schedule`, for a step that waits for no disk."""
+        (self._urgent or self).schedule(delay_ms, step)
 
     def _seconds_left(self) -> float | None:
         if not self._due:
@@ -86,6 +94,8 @@ class FlushScheduler:
 
     def close(self) -> None:
         """Ends the thread; steps not yet due are dropped. Idempotent."""
+        if self._urgent is not None:
+            self._urgent.close()
         with self._lock:
             self._closed = True
             self._due.clear()
@@ -96,6 +106,8 @@ class FlushScheduler:
 
     def forget(self) -> None:
         """In a forked child, where the thread does not exist."""
+        if self._urgent is not None:
+            self._urgent.forget()
         self._closed = True
         self._due = []
         self._running = threading.Lock()

@@ -35,8 +35,8 @@ from logstore.storage.files import make_directory, refusals, sync_directory
 from logstore.storage.flush_scheduler import FlushScheduler
 from logstore.storage.interrupted_swaps import visible_segments
 from logstore.storage.leader_epochs import LeaderEpochs
-from logstore.storage.log_flushing import FlushedLog, nothing, storage_logger
-from logstore.storage.open_batch import open_batch_path, restore_open_batch
+from logstore.storage.log_flushing import FlushedLog, storage_logger
+from logstore.storage.open_batch import LeftRecords, open_batch_path, restore_open_batch
 from logstore.storage.recovery import (
     OpenedLog,
     interrupted_truncation,
@@ -147,6 +147,7 @@ class Log(FlushedLog):
         self._pending_snapshots = []
         self._files = {}
         if read_only:
+            self._left_records = LeftRecords(self.path, trust=trust_checkpoint)
             self._open(known, trust_checkpoint=trust_checkpoint)
             return
         make_directory(os.path.dirname(self.path))
@@ -185,6 +186,7 @@ class Log(FlushedLog):
             if self.read_only and not os.path.isdir(self.path):
                 raise FileNotFoundError(2, "no such log")
         if self.read_only:
+            self._left_records.look()
             self._note_files(visible_segments(self.path))  # first: what is replaced from here on is found out later
         if writable and checkpoint is not None and (cut := interrupted_truncation(self.path)) is not None:
             # Before the files are cut: what they hold then must not look like a loss.
@@ -202,6 +204,11 @@ class Log(FlushedLog):
         )
         if writable and opened.mark is None:
             self._checkpoint_file.forget_mark()
+        if self.read_only:
+            self._left_records.follow_on(
+                opened, leader_epoch=max(self._epochs.latest, opened.leader_epoch, 0),
+                append_time=self.config["message.timestamp.type"] == "LogAppendTime",
+            )
         self.damage = opened.damage
         self.recovery_report = opened.report
         self._checkpoint = checkpoint or Checkpoint()
@@ -751,7 +758,7 @@ class Log(FlushedLog):
             _open_logs.discard(self)
 
     def _close_in_good_order(self) -> None:
-        self._locked(nothing)
+        self._locked(self._end_staging)
         self._flush_until(self.log_end_offset)
         with self._flush_lock:
             self._locked(self._write_final_state)

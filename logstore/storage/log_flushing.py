@@ -96,7 +96,8 @@ class FlushedLog(ReadableLog):
 
     def _schedule_hand_over(self, staged: bool = False) -> None:
         linger_ms = self.config["logstore.linger.ms"]
-        self._scheduler.schedule(min(linger_ms, STAGED_LINGER_MS) if staged else linger_ms, self._hand_over_in_background)
+        delay_ms = min(linger_ms, STAGED_LINGER_MS) if staged else linger_ms
+        self._scheduler.schedule_urgent(delay_ms, self._hand_over_in_background)
 
     def _staging_began(self) -> None:
         self._scheduler.schedule(STAGING_LOOK_MS, self._end_staging_in_background)
@@ -116,7 +117,7 @@ class FlushedLog(ReadableLog):
             try:
                 self._locked(self._lingered)
                 if self._messages_are_due():
-                    self._flush_until(self.log_end_offset)
+                    self._scheduler.schedule(0, self._flush_in_background)
             except LogstoreError:
                 if self.is_writable:  # a full disk: the records stay in the open batch, and are tried again
                     self._schedule_hand_over()

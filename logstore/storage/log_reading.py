@@ -22,6 +22,7 @@ from logstore.storage.checkpoint import Checkpoint, CheckpointFile
 from logstore.storage.files import refusals
 from logstore.storage.interrupted_swaps import visible_segments
 from logstore.storage.log_producers import ProducerLog, is_committed
+from logstore.storage.open_batch import LeftRecords
 from logstore.storage.recovery import SegmentSettings
 from logstore.storage.segment_digests import SegmentDigests
 from logstore.storage.waiting import Waiter, watch_directories
@@ -38,6 +39,7 @@ class ReadableLog(ProducerLog):
     _checkpoint_file: CheckpointFile
     _digests: SegmentDigests
     _listed_ns: int = -1  # when the directory had changed last, at its last listing; a reader process's
+    _left_records: LeftRecords  # a reader process's
     _files: dict[int, tuple[int, int]]  # inode and time of change by base offset; a reader process's
 
     @abstractmethod
@@ -288,7 +290,7 @@ class ReadableLog(ProducerLog):
         """
         if not self.read_only or not self.is_open:
             return False
-        if self.damage is None and self._producer_state is None:
+        if self.damage is None and self._producer_state is None and not self._left_records.are_shown:
             is_new = self._catch_up_active()
             if is_new is not None:
                 return is_new
@@ -337,6 +339,9 @@ class ReadableLog(ProducerLog):
         before = self._seen()
         paths = self._list_again()
         replaced = False
+        if self._left_records.has_changed():  # after the look at the directory: what was rolled by then was handed over
+            self._open_again()
+            return before != self._seen()
         if paths is None:
             segments, paths = list(self.segments), {}
         elif not self.segments or self.segments[-1].base_offset not in paths:
@@ -386,6 +391,12 @@ class ReadableLog(ProducerLog):
             replaced=replaced,
         )
         return before != self._seen()
+
+    def _open_again(self) -> None:
+        """Cursors find the place of what they have not read by its offset."""
+        end_offset = self.log_end_offset
+        self._open(None, trust_checkpoint=True)
+        self._publish(replaced=True, truncated=self.log_end_offset if self.log_end_offset < end_offset else None)
 
     def _seen(self) -> tuple[int, int, int, int]:
         return self.log_start_offset, self.log_end_offset, len(self.segments), self.first_unstable_offset

@@ -15,7 +15,9 @@ from logstore.errors import CorruptDataError, LogstoreError, StorageFailureError
 from logstore.storage import layout
 from logstore.storage.batch_walk import LogFile, PlacedBatch
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile, damaged_slots
+from logstore.storage.directory_lock import lock_owner
 from logstore.storage.files import refusals
+from logstore.storage.open_batch import left_batch, open_batch_path, read_open_batch
 from logstore.storage.recovery import list_segments
 from logstore.storage.segment_digests import SegmentDigest, SegmentDigests
 from logstore.storage.segment_verification import DamagedRange, FileFault, SegmentVerification, verify_segment
@@ -418,3 +420,10 @@ def _check_small_files(found: PartitionVerification) -> None:
         read_topic_id(found.path)
     except CorruptDataError as error:
         found.faults.append(FileFault(path, error.reason, "no record is lost; the next open writes it anew"))
+    content = read_open_batch(found.path)
+    if content is not None and lock_owner(os.path.dirname(found.path)) is None:
+        try:
+            left_batch(found.path, content, end_offset=found.log_end_offset, leader_epoch=0)
+        except CorruptDataError as error:
+            advice = "records acknowledged as `appended` are lost, none that was flushed; the next open keeps it as .torn"
+            found.faults.append(FileFault(open_batch_path(found.path), error.reason, advice))

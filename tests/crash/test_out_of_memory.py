@@ -18,6 +18,7 @@ EACH_ALLOCATION = textwrap.dedent("""
     class NoThread:
         # Which thread an allocation fails in is not ours to say: there is only one.
         def schedule(self, delay_ms, step): pass
+        schedule_urgent = schedule
         def close(self): pass
         def forget(self): pass
 

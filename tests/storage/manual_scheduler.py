@@ -17,6 +17,8 @@ class ManualScheduler:
     def schedule(self, delay_ms: float, step: Callable[[], None]) -> None:
         self.steps.append((delay_ms, step))
 
+    schedule_urgent = schedule
+
     def run(self, within_ms: float = float("inf")) -> int:
         due = [step for delay, step in self.steps if delay <= within_ms]
         self.steps = [(delay, step) for delay, step in self.steps if delay > within_ms]

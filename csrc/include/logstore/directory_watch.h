@@ -16,7 +16,7 @@ enum { LS_EVERY_DIRECTORY = -1 }; /* events were lost, or are too many to tell a
 
 typedef struct ls_directory_change {
     int directory; /* as `add` has numbered it, or LS_EVERY_DIRECTORY */
-    int is_more;   /* more has changed than what files named *.log hold: other files, or names */
+    int is_more;   /* more has changed than what files named *.log hold: other files, names, or a file's writer is done */
 } ls_directory_change;
 
 ls_status ls_directory_watch_open(ls_directory_watch **out, ls_fault *fault);
