@@ -4,7 +4,8 @@
 # operations, more than encoding a record. From Python 3.13 on it is a PyMutex, which needs no GIL. Before, the GIL is what
 # keeps the numbers together, and threads that have to wait sleep at a gate.
 # Who lets go does not hand on: whoever comes first has it. Handing on would cost two threads that append a turn of the GIL
-# each record.
+# each record. But a thread that writes lets go of the GIL just while it has the lock, so that others would find it taken each
+# time they look: who has looked in vain too often is passed over no longer, and newcomers let it go first.
 
 
 cdef extern from *:
@@ -25,9 +26,11 @@ cdef extern from *:
         int is_held;
         int waiting;   /* threads at the gate */
         int is_called; /* one of them is, and has not come yet */
+        int starving;  /* those of them that have come in vain too often */
     } ls_writer_lock;
+    enum { LS_VAIN_CALLS_MAX = 32, LS_NAP_US = 50 };
     static inline int ls_writer_lock_init(ls_writer_lock *lock) {
-        *lock = (ls_writer_lock){PyThread_allocate_lock(), 0, 0, 0};
+        *lock = (ls_writer_lock){PyThread_allocate_lock(), 0, 0, 0, 0};
         if (lock->gate == NULL) return -1;
         PyThread_acquire_lock(lock->gate, NOWAIT_LOCK);
         return 0;
@@ -37,19 +40,38 @@ cdef extern from *:
         PyThread_free_lock(lock->gate);
         lock->gate = NULL;
     }
-    static inline void ls_writer_lock_wait(ls_writer_lock *lock) {
-        lock->waiting++;
-        do {
+    /* A newcomer naps while others starve, apart from the gate, where it might take what calls them. */
+    static inline void ls_writer_lock_let_others(ls_writer_lock *lock) {
+        PyThread_type_lock nap = PyThread_allocate_lock();
+        if (nap == NULL) return;
+        PyThread_acquire_lock(nap, NOWAIT_LOCK);
+        while (lock->starving) {
             Py_BEGIN_ALLOW_THREADS
-            PyThread_acquire_lock(lock->gate, WAIT_LOCK);
+            PyThread_acquire_lock_timed(nap, LS_NAP_US, 0);
             Py_END_ALLOW_THREADS
-            lock->is_called = 0;
-        } while (lock->is_held);
-        lock->waiting--;
+        }
+        PyThread_release_lock(nap);
+        PyThread_free_lock(nap);
+    }
+    static inline void ls_writer_lock_wait(ls_writer_lock *lock) {
+        int calls = 0;
+        if (lock->starving) ls_writer_lock_let_others(lock);
+        if (lock->is_held) {
+            lock->waiting++;
+            do {
+                if (calls++ == LS_VAIN_CALLS_MAX) lock->starving++;
+                Py_BEGIN_ALLOW_THREADS
+                PyThread_acquire_lock(lock->gate, WAIT_LOCK);
+                Py_END_ALLOW_THREADS
+                lock->is_called = 0;
+            } while (lock->is_held);
+            lock->waiting--;
+            if (calls > LS_VAIN_CALLS_MAX) lock->starving--;
+        }
         lock->is_held = 1;
     }
     static inline void ls_writer_lock_acquire(ls_writer_lock *lock) {
-        if (lock->is_held) {
+        if (lock->is_held | lock->starving) {
             ls_writer_lock_wait(lock);
         } else {
             lock->is_held = 1;

@@ -87,6 +87,29 @@ def test_nobody_is_forgotten_where_others_come_first(log):
     assert all(records[at] == records[at + 1] == records[at + 2] for at in range(0, len(records), 3))
 
 
+def test_nobody_starves_where_others_never_stop(log):
+    """Who writes lets go of the GIL just while it has the lock, so that others would find it taken each time they look."""
+    ends = threading.Event()
+    turns = []
+
+    def write(number):
+        while not ends.is_set():
+            for _ in range(1000):
+                log.append(b"%d" % number)
+
+    def take_turns(_):
+        for turn in range(50):
+            log._locked(turns.append, turn)
+
+    writers = in_threads(write, 3)
+    try:
+        join_all(in_threads(take_turns, 2))
+    finally:
+        ends.set()
+        join_all(writers)
+    assert sorted(turns) == sorted([*range(50)] * 2)
+
+
 def test_it_is_free_after_an_error(log):
     with pytest.raises(ZeroDivisionError):
         log._locked(lambda: 1 // 0)
