@@ -4,8 +4,8 @@
 # operations, more than encoding a record. From Python 3.13 on it is a PyMutex, which needs no GIL. Before, the GIL is what
 # keeps the numbers together, and threads that have to wait sleep at a gate.
 # Who lets go does not hand on: whoever comes first has it. Handing on would cost two threads that append a turn of the GIL
-# each record. But a thread that writes lets go of the GIL just while it has the lock, so that others would find it taken each
-# time they look: who has looked in vain too often is passed over no longer, and newcomers let it go first.
+# each record. But a thread that writes lets go of the GIL just while it has the lock, so that others would find it taken
+# each time they look: who has looked in vain too often is passed over no longer, and newcomers let it go first.
 
 
 cdef extern from *:
