@@ -161,12 +161,12 @@ def test_tasks_share_a_group(broker):
 
 def test_who_waits_for_records_is_no_dead_member(broker):
     """Waiting in a poll, or in an iteration, for longer than max_poll_interval: the timer nudges, and it sleeps on."""
-    with broker.consumer("t", group="g", max_poll_interval=0.1, **TIMES) as consumer:
+    with broker.consumer("t", group="g", max_poll_interval=0.5, **TIMES) as consumer:
         consumer.poll()
         generation = broker.coordinator.describe_group("g").generation
-        threading.Timer(0.4, append, (broker, 1)).start()
+        threading.Timer(0.9, append, (broker, 1)).start()
         assert len(consumer.poll(5.0)) == 1
-        threading.Timer(0.4, append, (broker, 1)).start()
+        threading.Timer(0.9, append, (broker, 1)).start()
         assert next(iter(consumer)).value == b"0"
         consumer.commit()
         assert broker.coordinator.describe_group("g").generation == generation
