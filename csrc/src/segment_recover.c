@@ -12,8 +12,11 @@ enum {
     SECTOR_BYTES = 512,  /* what a disk writes whole or not at all */
     CATCH_UP_FIRST_BYTES = 4096,
     CATCH_UP_BYTES_MIN = 64 << 10, /* a reader's look behind the end it knows: there may be several batches */
-    SHARED_BYTES_MIN = 8 /* zeros fewer than these say nothing: a record without headers ends in one */
+    SHARED_BYTES_MIN = 8, /* zeros fewer than these say nothing: a record without headers ends in one */
+    OLD_CRC_AT = 12, /* in an entry of magic 0 or 1 */
+    OLD_ENTRY_BYTES_MIN = 26
 };
+static const uint32_t OLD_CRC_POLYNOMIAL = 0xEDB88320;
 static const int64_t SEARCH_BYTES_MAX = (int64_t)64 << 20;
 /* Candidates that a search may put through the CRC, in bytes: made-up headers must not make it quadratic. */
 static const int64_t SEARCH_CRC_BYTES_MAX = (int64_t)1 << 30;
@@ -74,24 +77,48 @@ typedef struct damaged_batch {
     int64_t position;
     int64_t end;    /* as declared, or of a header alone where the length says nothing; maybe past the file */
     int64_t base_offset;
-    int8_t magic;   /* -1 where the file ends before it */
-    bool is_intact; /* all there, and the CRC matches */
+    bool is_intact; /* all there, and its CRC matches: of our format, whatever its magic byte says, or of an older one */
 } damaged_batch;
 
-static ls_status look_at_damage(ls_window *window, int64_t position, damaged_batch *out, ls_fault *fault) {
-    *out = (damaged_batch){
-        .position = position, .end = position + LS_BATCH_HEADER_BYTES, .base_offset = -1, .magic = -1};
+/* Whether an entry of magic 0 or 1 stands there whole: its CRC-32 (not CRC-32C) is over all from the magic on. Nothing
+ * fast: it looks at one entry an open, at most. */
+static ls_status is_old_entry(ls_window *window, int64_t position, bool *found, ls_fault *fault) {
+    *found = false;
     const uint8_t *at;
     size_t available;
-    ls_status status = ls_window_reach(window, position, LS_BATCH_HEADER_BYTES, &at, &available, fault);
+    ls_status status = ls_window_reach(window, position, OLD_ENTRY_BYTES_MIN, &at, &available, fault);
+    if (status != LS_OK || available < OLD_ENTRY_BYTES_MIN || at[LS_BATCH_MAGIC_AT] >= LS_BATCH_MAGIC) return status;
+    uint32_t stored = ls_load_u32(at + OLD_CRC_AT);
+    int64_t end = position + LS_BATCH_OVERHEAD_BYTES + ls_load_i32(at + LS_BATCH_LENGTH_AT);
+    if (end < position + OLD_ENTRY_BYTES_MIN || end > window->limit) return LS_OK;
+    uint32_t crc = UINT32_MAX;
+    for (position += LS_BATCH_MAGIC_AT; position < end; position += (int64_t)available) {
+        status = ls_window_reach(window, position, 1, &at, &available, fault);
+        if (status != LS_OK || available == 0) return status;
+        if ((int64_t)available > end - position) available = (size_t)(end - position);
+        for (size_t i = 0; i < available; i++) {
+            crc ^= at[i];
+            for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (OLD_CRC_POLYNOMIAL & (0 - (crc & 1)));
+        }
+    }
+    *found = ~crc == stored;
+    return LS_OK;
+}
+
+static ls_status look_at_damage(ls_window *window, int64_t position, damaged_batch *out, ls_fault *fault) {
+    *out = (damaged_batch){.position = position, .end = position + LS_BATCH_HEADER_BYTES, .base_offset = -1};
+    ls_status status = is_old_entry(window, position, &out->is_intact, fault);
+    if (status != LS_OK || out->is_intact) return status;
+    const uint8_t *at;
+    size_t available;
+    status = ls_window_reach(window, position, LS_BATCH_HEADER_BYTES, &at, &available, fault);
     if (status != LS_OK || available < LS_BATCH_HEADER_BYTES) return status;
     int32_t length = ls_load_i32(at + LS_BATCH_LENGTH_AT);
     out->base_offset = ls_load_i64(at);
     int64_t size_bytes = (int64_t)length + LS_BATCH_OVERHEAD_BYTES;
-    out->magic = (int8_t)at[LS_BATCH_MAGIC_AT];
     if (size_bytes < LS_BATCH_HEADER_BYTES) return LS_OK;
     out->end = position + size_bytes;
-    if (out->magic != LS_BATCH_MAGIC || out->end > window->limit) return LS_OK;
+    if (out->end > window->limit) return LS_OK;
     uint32_t stored = ls_load_u32(at + LS_BATCH_CRC_AT);
     uint32_t crc;
     status = compute_crc(window, position, size_bytes, &crc, fault);
@@ -196,13 +223,6 @@ static ls_status search_sound_batch(ls_scan *scan, const ls_segment *segment, in
     return LS_OK;
 }
 
-/* A whole entry of a format before or after ours: an unfinished write does not look like that. Other magic
- * values are more likely garbage. */
-static bool is_foreign_entry(const damaged_batch *damage, const ls_fault *tail_fault, int64_t file_size) {
-    return tail_fault->status == LS_UNSUPPORTED && damage->end <= file_size && damage->magic >= 0 &&
-           damage->magic <= LS_BATCH_MAGIC + 1;
-}
-
 /* Whether there is nothing but zeros from `position` to the end of the file. */
 static ls_status is_zeros_to_end(ls_window *window, int64_t position, bool *found, ls_fault *fault) {
     *found = false;
@@ -251,7 +271,6 @@ static ls_status judge_tail(const ls_segment *segment, ls_scan *scan, ls_recover
     bool may_be_unfinished = damage.end >= file_size || zero_sector;
     if (damage.is_intact) report->tail = is_torn_offset ? LS_TAIL_TORN : LS_TAIL_CORRUPT;
     else if (zero_sector) report->tail = LS_TAIL_TORN;
-    else if (is_foreign_entry(&damage, &report->tail_fault, file_size)) report->tail = LS_TAIL_CORRUPT;
     else if (may_be_unfinished) report->tail = LS_TAIL_TORN;
     else report->tail = report->next_valid_position >= 0 || exhausted ? LS_TAIL_CORRUPT : LS_TAIL_TORN;
     return LS_OK;

@@ -222,6 +222,35 @@ static void test_a_raised_base_offset_is_found_where_no_offsets_are_missing(void
     }
 }
 
+/* Entries as Kafka wrote them before 0.11, made with Python's zlib. */
+static void test_an_entry_of_an_old_format_is_no_unfinished_write(void) {
+    static uint8_t bytes[LOG_BYTES_MAX];
+    /* Offset, length, CRC, magic, attributes, a timestamp in magic 1, key length -1, value length 5, "hello". */
+    static const uint8_t old[2][39] = {
+        {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 19, 135, 167, 122, 178, 0, 0, 255, 255, 255, 255, 0, 0, 0, 5, 104,
+         101, 108, 108, 111},
+        {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 27, 142, 227, 11, 186, 1, 0, 0, 0, 1, 139, 207, 229, 104, 0, 255,
+         255, 255, 255, 0, 0, 0, 5, 104, 101, 108, 108, 111}
+    };
+    static const int64_t sizes[2] = {31, 39};
+    for (int magic = 0; magic < 2; magic++) {
+        memcpy(bytes, log_bytes, (size_t)positions[9]);
+        uint8_t *entry = bytes + positions[9];
+        memcpy(entry, old[magic], (size_t)sizes[magic]);
+        int64_t end = positions[9] + sizes[magic];
+        ls_recovery_report report = recover_bytes(bytes, end);
+        CHECK_INT(report.valid_bytes, positions[9]);
+        CHECK_INT(report.tail_fault.status, LS_UNSUPPORTED);
+        CHECK_INT(report.tail, LS_TAIL_CORRUPT);
+        CHECK_INT(recover_bytes(bytes, end - 1).tail, LS_TAIL_TORN);
+        for (int64_t at = 12; at < sizes[magic]; at++) {
+            entry[at] ^= 4;
+            CHECK_INT(recover_bytes(bytes, end).tail, LS_TAIL_TORN);
+            entry[at] ^= 4;
+        }
+    }
+}
+
 static void test_what_no_unfinished_write_leaves_is_corrupt(void) {
     static uint8_t bytes[LOG_BYTES_MAX];
     memcpy(bytes, log_bytes, sizeof bytes);
@@ -238,15 +267,18 @@ static void test_what_no_unfinished_write_leaves_is_corrupt(void) {
     CHECK_INT(recover_bytes(bytes, positions[10]).tail, LS_TAIL_CORRUPT);
     memcpy(bytes, log_bytes, sizeof bytes);
 
-    /* Another format's entry, whole; an unlikely one, and one that is cut off, are garbage. */
-    for (int magic = 0; magic < 5; magic++) {
+    /* Another magic in front of what has its CRC; the same, cut off or with garbage behind, is an unfinished write. */
+    for (int magic = 0; magic < 256; magic++) {
         if (magic == LS_BATCH_MAGIC) continue;
         last[LS_BATCH_MAGIC_AT] = (uint8_t)magic;
         report = recover_bytes(bytes, positions[10]);
         CHECK_INT(report.valid_bytes, positions[9]);
         CHECK_INT(report.tail_fault.status, LS_UNSUPPORTED);
-        CHECK_INT(report.tail, magic < 4 ? LS_TAIL_CORRUPT : LS_TAIL_TORN);
+        CHECK_INT(report.tail, LS_TAIL_CORRUPT);
         CHECK_INT(recover_bytes(bytes, positions[10] - 1).tail, LS_TAIL_TORN);
+        last[70] ^= 1;
+        CHECK_INT(recover_bytes(bytes, positions[10]).tail, LS_TAIL_TORN);
+        last[70] ^= 1;
         CHECK_INT(recover_bytes(bytes, positions[COUNT]).tail, LS_TAIL_CORRUPT);
         last[LS_BATCH_MAGIC_AT] = LS_BATCH_MAGIC;
     }
@@ -349,6 +381,7 @@ int main(void) {
     RUN(test_zeros_that_belong_there_do_not_excuse_damage);
     RUN(test_every_flipped_bit_in_the_middle_is_found);
     RUN(test_a_raised_base_offset_is_found_where_no_offsets_are_missing);
+    RUN(test_an_entry_of_an_old_format_is_no_unfinished_write);
     RUN(test_what_no_unfinished_write_leaves_is_corrupt);
     RUN(test_a_malformed_control_batch_is_corrupt);
     RUN(test_memory_does_not_follow_declared_lengths);

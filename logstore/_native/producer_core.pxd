@@ -18,7 +18,8 @@ cdef class ProducerCore(ProducerDelivery):
     cdef PartitionQueue queue_of(self, ProducerTopic topic, object partition)
     cdef RecordFuture new_future(self)
     cdef RecordFuture encode(self, PartitionQueue into, RecordFuture future, const ls_span *key, const ls_span *value,
-                             HeaderList headers, object on_delivery)
+                             HeaderList headers, list callbacks)
+    cdef list callbacks_of(self, RecordFuture future, object on_delivery)
     cdef RecordFuture send_now(self, ProducerTopic known, const ls_span *key, const ls_span *value,
                                PyObject *key_object)
     cdef RecordFuture send_any(self, ProducerTopic known, const ls_span *key, const ls_span *value,

@@ -99,6 +99,7 @@ cdef class ProducerCore(ProducerDelivery):
     cdef RecordFuture send_now(self, ProducerTopic known, const ls_span *key, const ls_span *value, PyObject *key_object):
         """The usual record, in the usual case: everything is at hand. None, and nothing is done, in any other."""
         cdef PartitionQueue queue
+        cdef RecordFuture future = self.new_future()
         cdef size_t needed = ls_record_size_bytes_max(key.size_bytes, value.size_bytes, NULL, 0)
         if needed + LS_BATCH_HEADER_BYTES > known.message_bytes_max or (known.keys_required and key.size_bytes < 0):
             return None
@@ -111,7 +112,7 @@ cdef class ProducerCore(ProducerDelivery):
         if (queue.open is None or queue.builder.size_bytes + needed > known.batch_bytes_max
                 or self._buffered_bytes + <int64_t>needed > self.buffer_bytes_max):
             return None
-        return self.encode(queue, self.new_future(), key, value, None, None)
+        return self.encode(queue, future, key, value, None, None)
 
     @cython.final
     cdef RecordFuture new_future(self):
@@ -129,6 +130,7 @@ cdef class ProducerCore(ProducerDelivery):
         cdef size_t needed
         cdef bint is_sticky = partition is None and known.partitioner.is_sticky(key)
         cdef bint over_limit = False
+        cdef list callbacks
         if headers is not None:
             header_list = HeaderList.create(headers)
         if timestamp is not None:
@@ -152,6 +154,7 @@ cdef class ProducerCore(ProducerDelivery):
             queue = self.queue_of(known, partition)
         elif not is_sticky:
             queue = <PartitionQueue>known.queues[known.partitioner.choose(key, key_object)]
+        callbacks = self.callbacks_of(future, on_delivery)
         while True:
             if is_sticky:
                 queue = <PartitionQueue>known.queues[known.partitioner.sticky]
@@ -163,16 +166,29 @@ cdef class ProducerCore(ProducerDelivery):
                 self.seal(queue)
                 self.drain(queue, False)
             else:
-                return self.encode(queue, future, key, value, header_list, on_delivery)
+                return self.encode(queue, future, key, value, header_list, callbacks)
 
     @cython.final
     cdef int64_t now_ms(self) except? -1:
         return ls_recent_ms(&self.recent_time) if self.clock is None else self.clock()
 
+    cdef list callbacks_of(self, RecordFuture future, object on_delivery):
+        """Whom to tell of a record's fate; None for nobody."""
+        cdef list found
+        if on_delivery is None and self.on_delivery is None:
+            return None
+        found = []
+        if on_delivery is not None:
+            found.append((future, on_delivery, True))
+        if self.on_delivery is not None:
+            found.append((future, self.on_delivery, True))
+        return found
+
     @cython.final
     cdef RecordFuture encode(self, PartitionQueue into, RecordFuture future, const ls_span *key, const ls_span *value,
-                             HeaderList headers, object on_delivery):
-        """Adds one record to the open batch; it is taken when this returns."""
+                             HeaderList headers, list callbacks):
+        """Adds one record to the open batch; it is taken when this returns. One step: nothing here is allocated that the
+        garbage collector sees."""
         cdef ls_fault fault
         cdef size_t before = into.builder.size_bytes
         cdef ProducerBatch batch = into.open
@@ -185,13 +201,8 @@ cdef class ProducerCore(ProducerDelivery):
             into.lacks_a_key = True
         future.batch = batch
         future.index = into.builder.records_count - 1
-        if on_delivery is not None or self.on_delivery is not None:
-            if batch.callbacks is None:
-                batch.callbacks = []
-            if on_delivery is not None:
-                batch.callbacks.append((future, on_delivery, True))
-            if self.on_delivery is not None:
-                batch.callbacks.append((future, self.on_delivery, True))
+        if callbacks is not None:
+            batch.add_callbacks(callbacks)
         return future
 
     cdef RecordFuture send_expected(self, PartitionQueue queue, RecordFuture future, const ls_span *key,
@@ -205,7 +216,7 @@ cdef class ProducerCore(ProducerDelivery):
         batch = self.new_batch(alone)
         batch.queue = queue
         batch.expected_offset = expected_offset
-        self.encode(alone, future, key, value, headers, on_delivery)
+        self.encode(alone, future, key, value, headers, self.callbacks_of(future, on_delivery))
         self.seal(queue)
         alone.sealed = queue.sealed
         alone.producer_id = queue.producer_id

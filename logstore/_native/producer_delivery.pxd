@@ -79,5 +79,6 @@ cdef class ProducerDelivery:
     cdef int acknowledge(self, PartitionQueue queue, int64_t end_offset, object error) except -1
     cdef int complete(self, ProducerBatch batch, object error) except -1
     cdef int run_callbacks(self) except -1
+    cdef int wake_all(self, list waiters) except -1
     cdef bint wait_for_room(self, size_t needed_bytes) except -1
     cdef int wake_sender(self) except -1

@@ -285,8 +285,8 @@ cdef class ProducerDelivery:
         queue.retry_at_ms = 0
         if not batch.is_complete():
             queue.sealed.popleft()
-            self.batch_failed(queue, error)
             self.complete(batch, error)
+            self.batch_failed(queue, error)
         return True
 
     cdef int compress(self, PartitionQueue queue, ProducerBatch batch) except -1:
@@ -344,10 +344,9 @@ cdef class ProducerDelivery:
         self.sealed_bytes -= batch.buffered_bytes
         batch.callbacks = None
         if callbacks is not None:
-            self.callbacks.extend(callbacks)
-        for lock in self.room_waiters:
-            lock.release()
-        self.room_waiters = []
+            for entry in callbacks:
+                self.callbacks.append(entry)
+        self.wake_all(self.room_waiters)
         if error is not None:
             if self.is_transactional:
                 self._fail_transaction(error)
@@ -373,14 +372,19 @@ cdef class ProducerDelivery:
                 run_callback(future, callback, takes_outcome)
         finally:
             self.callbacks_thread = None
-            for lock in self.callbacks_waiters:
-                lock.release()
-            self.callbacks_waiters = []
+            self.wake_all(self.callbacks_waiters)
             if self.callbacks:
                 self.wake_sender()
         return 0
 
     # ---- waiting ---------------------------------------------------------------------------------------
+
+    cdef int wake_all(self, list waiters) except -1:
+        """Releases locks of threads that wait, and forgets them: in one step, so that none that comes is overlooked."""
+        for lock in waiters:
+            lock.release()
+        waiters.clear()
+        return 0
 
     cdef bint wait_for_room(self, size_t needed_bytes) except -1:
         """Returns when memory may be free again; True where the record has to be taken in spite of the limit."""
@@ -400,6 +404,8 @@ cdef class ProducerDelivery:
                 self.refuse()
             lock = allocate_lock()
             lock.acquire()
+            if not self.is_full(needed_bytes):
+                break
             self.room_waiters.append(lock)
             try:
                 self.wake_sender()
@@ -449,6 +455,8 @@ cdef class ProducerDelivery:
     def _deliver_soon(self, loop, ProducerBatch batch not None):
         """Has a batch handed over at the end of this turn of an event loop, with what other tasks send until then."""
         cdef PartitionQueue queue = batch.queue
+        if queue is None:
+            return  # complete
         if batch.state == BATCH_APPENDED:
             self.wake_sender()
         elif not queue.is_awaited:
@@ -467,14 +475,18 @@ cdef class ProducerDelivery:
         return self._outstanding()
 
     def _outstanding(self):
-        """The batches on their way, in order within each partition."""
+        """The batches on their way, in order within each partition; one that gets on meanwhile may be there twice."""
         cdef PartitionQueue queue
         cdef list found = []
-        for queue in self.queues:
+        cdef list sealed
+        for queue in tuple(self.queues):
+            # From the beginning of their way to its end, so that none slips by.
+            batch = queue.open if queue.builder.records_count else None
+            sealed = list(queue.sealed)
             found.extend(queue.unflushed)
-            found.extend(queue.sealed)
-            if queue.open is not None and queue.builder.records_count:
-                found.append(queue.open)
+            found.extend(sealed)
+            if batch is not None:
+                found.append(batch)
         return found
 
     def _wait_for_callbacks(self, timeout):
@@ -487,6 +499,8 @@ cdef class ProducerDelivery:
                 continue
             lock = allocate_lock()
             lock.acquire()
+            if self.callbacks_thread is None:
+                continue
             self.callbacks_waiters.append(lock)
             if not lock.acquire(True, -1 if timeout is None else timeout):
                 raise RequestTimeoutError(f"delivery callbacks have not returned within {timeout} s")
@@ -537,9 +551,7 @@ cdef class ProducerDelivery:
         self.is_open = False
         self._state = state
         self.broker.remove_metadata_waiter(self.metadata)
-        for lock in self.room_waiters:
-            lock.release()
-        self.room_waiters = []
+        self.wake_all(self.room_waiters)
 
     def _never_block(self):
         """From here on full memory delays no `send`: the producer lives in an event loop, where tasks wait by awaiting."""

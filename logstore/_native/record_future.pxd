@@ -12,7 +12,8 @@ cdef enum BatchState:
     BATCH_FAILED = 4
 
 
-# The fate that the records of one batch share. All of it changes under the GIL, in steps without Python code between.
+# The fate that the records of one batch share. All of it changes under the GIL, in steps that run no
+# Python code and allocate nothing that the garbage collector sees.
 cdef class ProducerBatch:
     cdef readonly str topic
     cdef readonly int partition
@@ -35,6 +36,7 @@ cdef class ProducerBatch:
     cdef list callbacks             # (RecordFuture, callable, whether it takes error and metadata)
 
     cdef bint is_complete(self)
+    cdef int add_callbacks(self, list callbacks) except -1
     cdef list settle(self, object error)
     cdef int wake_tasks(self, list awaiting) except -1
     cdef int wait(self, object timeout) except -1

@@ -41,6 +41,13 @@ cdef class ProducerBatch:
     cdef bint is_complete(self):
         return self.state >= BATCH_DONE
 
+    cdef int add_callbacks(self, list callbacks) except -1:
+        if self.callbacks is None:
+            self.callbacks = callbacks
+        else:
+            self.callbacks.extend(callbacks)
+        return 0
+
     cdef list settle(self, object error):
         """Decides all records' fate and wakes the threads that wait. Gives the tasks that wait, for `wake_tasks`."""
         cdef list waiters = self.waiters
@@ -90,11 +97,13 @@ cdef class ProducerBatch:
             return 0
         lock = allocate_lock()
         lock.acquire()
+        alone = [lock]
         if self.is_complete():
             return 0
         if self.waiters is None:
-            self.waiters = []
-        self.waiters.append(lock)
+            self.waiters = alone
+        else:
+            self.waiters.append(lock)
         try:
             if lock.acquire(True, -1 if deadline is None else max(deadline - monotonic(), 0)):
                 return 0
@@ -112,13 +121,17 @@ cdef class ProducerBatch:
         """An asyncio future that is resolved when the batch is complete."""
         loop = running_loop()
         waiter = loop.create_future()
+        entry = (loop, waiter)
+        alone = [entry]
         if self.is_complete():
             waiter.set_result(None)
             return waiter
         if self.awaiting is None:
-            self.awaiting = []
-        self.awaiting.append((loop, waiter))
-        self.producer._deliver_soon(loop, self)
+            self.awaiting = alone
+        else:
+            self.awaiting.append(entry)
+        if not self.is_complete():
+            self.producer._deliver_soon(loop, self)
         return waiter
 
     def _completion(self):
@@ -212,12 +225,11 @@ cdef class RecordFuture:
         cdef ProducerBatch batch = self.batch
         if not callable(callback):
             raise TypeError(f"a callback is called, which {type(callback).__name__} can't be")
+        cdef list entry = [(self, callback, False)]
         if batch.is_complete():
             run_callback(self, callback, False)
             return
-        if batch.callbacks is None:
-            batch.callbacks = []
-        batch.callbacks.append((self, callback, False))
+        batch.add_callbacks(entry)
 
     def __await__(self):
         if not self.batch.is_complete():

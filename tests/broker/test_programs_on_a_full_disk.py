@@ -60,7 +60,7 @@ def numbered(number: int) -> bytes:
 
 
 def until_full(refused: threading.Event) -> None:
-    assert refused.wait(10), "the disk never filled up"
+    assert refused.wait(120), "the disk never filled up"
 
 
 @pytest.mark.parametrize("durability", ["appended", "flushed"])
@@ -96,7 +96,7 @@ def test_a_program_that_keeps_appending_resumes_by_itself(small_disk: Path, dura
         assert seen == [b"%06d" % number for number in range(len(seen))], "readers go on"
         assert len(seen) >= 20
         filler.free()
-        writer.join(20)
+        writer.join(120)
         assert not writer.is_alive()
         assert refusals > 0
         assert sorted(acknowledged.items()) == [(number, number) for number in range(150)]
@@ -119,7 +119,7 @@ def test_a_producer_waits_for_space(small_disk: Path) -> None:
             assert not futures[-1].done()
             filler.free()
             producer.flush()
-            assert [future.result(10).offset for future in futures] == list(range(120)), "once each, and in order"
+            assert [future.result(120).offset for future in futures] == list(range(120)), "once each, and in order"
         assert [record.value[:6] for record in topic.read(0)] == [b"%06d" % number for number in range(120)]
 
 
@@ -131,7 +131,7 @@ def test_a_producer_gives_up_at_its_delivery_timeout(small_disk: Path) -> None:
             filler.fill()
             futures = [producer.send(topic.name, numbered(number)) for number in range(100)]
             for future in futures:
-                future.exception(10)
+                future.exception(120)
             lost = [number for number, future in enumerate(futures) if future.exception() is not None]
             assert lost
             assert lost == list(range(lost[0], 100)), "nothing overtakes what waits"
@@ -139,6 +139,6 @@ def test_a_producer_gives_up_at_its_delivery_timeout(small_disk: Path) -> None:
             filler.free()
             again = producer.send(topic.name, b"after")
             producer.flush()
-            assert again.result(10).offset == lost[0]
+            assert again.result(120).offset == lost[0]
         kept = [record.value[:6] for record in topic.read(0)]
         assert kept == [*(b"%06d" % number for number in range(lost[0])), b"after"]

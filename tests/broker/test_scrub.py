@@ -176,7 +176,7 @@ def test_it_runs_in_the_background_of_an_open_broker(tmp_path, monkeypatch):
     stepped = threading.Event()
     monkeypatch.setattr(Scrub, "step", lambda self, budget: stepped.set() or 0)
     with logstore.open(tmp_path / "data", log_initial_task_delay_ms=0):
-        assert stepped.wait(10)
+        assert stepped.wait(120)
     stepped.clear()
     with logstore.open(tmp_path / "data", log_initial_task_delay_ms=0, logstore_scrub_bytes_per_second=0) as broker:
         assert broker.scrub.next_due_ms() > 0

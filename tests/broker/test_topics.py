@@ -212,7 +212,7 @@ def test_closing_wakes_those_who_follow(broker):
     reader.start()
     time.sleep(0.05)
     broker.close()
-    reader.join(30)
+    reader.join(120)
     assert not reader.is_alive()
     assert len(errors) == 1
 

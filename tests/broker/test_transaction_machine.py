@@ -16,7 +16,7 @@ import logstore
 from logstore.broker.transaction_coordinator import TransactionCoordinator
 from logstore.errors import InvalidProducerEpochError, InvalidTxnStateError, ProducerFencedError
 
-SECONDS = 10
+SECONDS = 120
 PARTITIONS = 2
 TIMEOUT_S = 30
 GROUP = "g"

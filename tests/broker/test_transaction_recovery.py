@@ -17,7 +17,7 @@ from logstore.broker.transactions_topic import TransactionReplay, TransactionsTo
 from logstore.errors import ConcurrentTransactionsError, DiskFullError, InvalidTxnStateError, StorageFailureError
 from logstore.storage.log import Log
 
-SECONDS = 10
+SECONDS = 120
 
 
 class Timer:

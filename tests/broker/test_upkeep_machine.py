@@ -33,7 +33,7 @@ from logstore.storage.retention import RetentionPolicy
 
 EXAMPLES = int(os.environ.get("LOGSTORE_UPKEEP_EXAMPLES", "5"))
 STEPS = int(os.environ.get("LOGSTORE_UPKEEP_STEPS", "25"))
-SECONDS = 10
+SECONDS = 120
 TOPIC = "t"
 GROUP = "g"
 TTL = "ttl"

@@ -25,7 +25,7 @@ from logstore.errors import (
     UnsupportedFormatError,
 )
 
-SECONDS = 30
+SECONDS = 120
 
 
 def finish(process):

@@ -46,5 +46,5 @@ def test_new_records_are_shown_as_another_process_appends_them(directory, spawn)
         broker.create_topic("later").append(b"of a topic to come", durability="appended")
         assert b"later-0:0" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=120) == 130
         process.stdout.read()

@@ -21,7 +21,7 @@ def left_open(directory, tmp_path):
         for producer in producers:
             producer.begin_transaction()
             for partition in range(2):
-                producer.send("orders", b"open", partition=partition).result(10)
+                producer.send("orders", b"open", partition=partition).result(120)
         broker.topic("orders").append(b"behind", partition=1)
         wait_for(running, {"audit": "Ongoing", "invoices": "Ongoing", "paid": "CompleteCommit"})
         shutil.copytree(running, directory)
@@ -33,7 +33,7 @@ def left_open(directory, tmp_path):
 
 def wait_for(directory, states):
     """States are noted a moment after they are reached."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     with logstore.open(directory, read_only=True) as broker:
         while {each.transactional_id: each.state for each in broker.transactions()} != states:
             assert time.monotonic() < deadline
@@ -122,7 +122,7 @@ def test_looking_works_beside_a_writer_and_aborting_does_not(run, directory):
         wait_for(directory, {"live": "CompleteCommit"})
         assert states(run) == {"live": "CompleteCommit"}
         producer.begin_transaction()
-        producer.send("orders", b"2", partition=2).result(10)
+        producer.send("orders", b"2", partition=2).result(120)
         wait_for(directory, {"live": "Ongoing"})
         assert "Ongoing" in run("transaction", "describe", "live").stderr
         done = run("transaction", "abort", "live", "--yes", code=4)

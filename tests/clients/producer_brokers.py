@@ -51,7 +51,7 @@ class GatedBroker(BrokerBetween):
 
     def wait(self):
         self.is_reached.set()
-        assert self.gate.wait(30)
+        assert self.gate.wait(120)
 
     def before_produce(self, topic, partition, batch):
         if self.gates_produce:

@@ -85,7 +85,7 @@ def test_poll_wakes_for_an_append(broker, orders):
     with broker.consumer("orders", auto_offset_reset="latest") as consumer:
         appender = threading.Timer(0.05, orders.append, [b"late"])
         appender.start()
-        (record,) = consumer.poll(timeout=20)
+        (record,) = consumer.poll(timeout=120)
         appender.join()
         assert record.value == b"late"
 
@@ -108,20 +108,20 @@ def test_no_reset_asks_where_to_begin(broker, orders):
 def test_wakeup_ends_a_wait(broker, orders):
     with broker.consumer("orders", auto_offset_reset="latest") as consumer:
         threading.Timer(0.05, consumer.wakeup).start()
-        assert consumer.poll(timeout=20) == []
+        assert consumer.poll(timeout=120) == []
         consumer.wakeup()
-        assert consumer.poll(timeout=20) == []
+        assert consumer.poll(timeout=120) == []
         threading.Timer(0.05, consumer.wakeup).start()
         assert list(consumer) == []
         orders.append(b"99")
-        assert values(consumer.poll(timeout=20)) == [99]
+        assert values(consumer.poll(timeout=120)) == [99]
 
 
 def test_partitions_that_appear_are_read_from_their_start(broker, orders):
     with broker.consumer("orders", auto_offset_reset="latest") as consumer:
         broker.alter_topic("orders", partitions=4)
         orders.append(b"99", partition=3)
-        assert values(consumer.poll(timeout=20)) == [99]
+        assert values(consumer.poll(timeout=120)) == [99]
         assert TopicPartition("orders", 3) in consumer.assignment()
 
 
@@ -131,7 +131,7 @@ def test_a_pattern_takes_topics_as_they_come(broker, orders):
         consumer.poll()
         broker.create_topic("organs").append(b"98")
         broker.create_topic("organ").append(b"97")
-        assert values(consumer.poll(timeout=20)) == [98]
+        assert values(consumer.poll(timeout=120)) == [98]
         assert consumer.subscription() == {"orders", "organs"}
         broker.delete_topic("orders")
         assert consumer.poll() == []
@@ -209,7 +209,7 @@ def test_closing_the_broker_wakes_and_ends_it(tmp_path):
     closing = threading.Timer(0.05, broker.close)
     closing.start()
     with pytest.raises(ClosedError, match="broker"):
-        consumer.poll(timeout=20)
+        consumer.poll(timeout=120)
     closing.join()
     with pytest.raises(ClosedError, match="broker"):
         next(consumer)
@@ -227,7 +227,7 @@ def test_a_second_thread_is_refused(broker, orders):
     with broker.consumer("orders", auto_offset_reset="latest") as consumer:
         waiting = threading.Thread(target=consumer.poll, args=[20])
         waiting.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             try:
                 consumer.seek_to_end()

@@ -63,7 +63,7 @@ def test_a_handler_that_raises_gets_its_record_again(broker, assigned):
 @by_hand
 def test_a_handler_of_a_batch_that_raises_gets_it_again(broker, assigned):
     with pytest.raises(HandlerFailedError), made(broker, assigned, max_poll_records=5) as consumer:  # noqa: PT012
-        while records := consumer.poll(timeout=5):
+        while records := consumer.poll(timeout=120):
             if records[0].offset == 10:
                 raise HandlerFailedError
     assert committed(broker) == 10
@@ -72,7 +72,7 @@ def test_a_handler_of_a_batch_that_raises_gets_it_again(broker, assigned):
 @by_hand
 def test_a_handler_of_columns_that_raises_gets_them_again(broker, assigned):
     with pytest.raises(HandlerFailedError), made(broker, assigned) as consumer:  # noqa: PT012
-        assert len(consumer.poll(timeout=5, max_records=3)) == 3
+        assert len(consumer.poll(timeout=120, max_records=3)) == 3
         assert consumer.fetch_columns(timeout=5)[0].offsets.tolist() == list(range(3, 20))
         raise HandlerFailedError
     assert committed(broker) == 3
@@ -170,11 +170,11 @@ def test_auto_commit_works_while_iterating(broker):
 @by_hand
 def test_without_auto_commit_nothing_is_committed_but_by_commit(broker, assigned):
     with made(broker, assigned, enable_auto_commit=False) as consumer:
-        assert len(consumer.poll(timeout=5, max_records=6)) == 6
+        assert len(consumer.poll(timeout=120, max_records=6)) == 6
         consumer.poll(max_records=1)
     assert committed(broker) is None
     with made(broker, assigned, enable_auto_commit=False) as consumer:
-        assert len(consumer.poll(timeout=5, max_records=6)) == 6
+        assert len(consumer.poll(timeout=120, max_records=6)) == 6
         consumer.commit()
         assert consumer.committed(PLACE).offset == 6
         consumer.poll()
@@ -194,7 +194,7 @@ def test_commit_covers_the_record_in_hand(broker, assigned):
 @by_hand
 def test_given_offsets_are_committed_with_their_metadata(broker, assigned):
     with made(broker, assigned, enable_auto_commit=False) as consumer:
-        consumer.poll(timeout=5)
+        consumer.poll(timeout=120)
         consumer.commit({("orders", 0): OffsetAndMetadata(4, "half done")})
         assert consumer.committed(("orders", 0)) == OffsetAndMetadata(4, "half done")
         consumer.commit({PLACE: 6})
@@ -211,7 +211,7 @@ def test_given_offsets_are_committed_with_their_metadata(broker, assigned):
 
 def test_a_seek_is_committed_as_the_new_position(broker):
     with broker.consumer("orders", group="billing") as consumer:
-        consumer.poll(timeout=5)
+        consumer.poll(timeout=120)
         consumer.seek(PLACE, 3)
     assert committed(broker) == 3
 
@@ -264,4 +264,4 @@ def test_only_committed_transactions_are_handed_out_where_asked(broker):
         assert [record.value for record in consumer.poll()] == [b"kept"]
         assert consumer.poll() == []
         log.append_marker(3, 0, commit=True)
-        assert [record.value for record in consumer.poll(timeout=5)] == [b"late"]
+        assert [record.value for record in consumer.poll(timeout=120)] == [b"late"]

@@ -179,7 +179,7 @@ def test_a_topic_deleted_while_waiting_is_said(broker, orders):
         deleting = threading.Timer(0.05, broker.delete_topic, ["orders"])
         deleting.start()
         with pytest.raises(UnknownTopicOrPartitionError, match="deleted"):
-            consumer.poll(timeout=20)
+            consumer.poll(timeout=120)
         deleting.join()
 
 

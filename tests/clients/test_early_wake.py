@@ -61,7 +61,7 @@ def test_announced_or_not_no_notification_is_lost(seed):
 
     def sleep():
         for number in range(rounds):
-            if not wakeup.wait(20):
+            if not wakeup.wait(120):
                 failures.append(("lost", number))
             elif notified <= number:
                 failures.append(("made up", number))
@@ -78,7 +78,7 @@ def test_announced_or_not_no_notification_is_lost(seed):
         wakeup.notify()
         if choose.random() < 0.2:
             wakeup._announce()
-        assert taken.acquire(timeout=20), number
+        assert taken.acquire(timeout=120), number
     sleeper.join()
     assert not failures
 
@@ -105,7 +105,7 @@ def test_several_readers_all_get_it(tmp_path):
         values = [[], [], []]
 
         def read(which):
-            with broker.consumer("orders", consumer_timeout=20) as consumer:
+            with broker.consumer("orders", consumer_timeout=120) as consumer:
                 for _ in range(rounds):
                     values[which].append(next(consumer).value)
                     seen[which].release()
@@ -115,7 +115,7 @@ def test_several_readers_all_get_it(tmp_path):
             reader.start()
         for number in range(rounds):
             orders.append(b"%d" % number)
-            assert all(each.acquire(timeout=20) for each in seen)
+            assert all(each.acquire(timeout=120) for each in seen)
         for reader in readers:
-            reader.join(20)
+            reader.join(120)
     assert values == [[b"%d" % number for number in range(rounds)]] * 3

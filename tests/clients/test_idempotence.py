@@ -18,7 +18,7 @@ from logstore.errors import (
     UnexpectedOffsetError,
 )
 
-SECONDS = 10
+SECONDS = 120
 
 
 def batches_of(broker, topic, partition):

@@ -102,12 +102,12 @@ def test_threads_share_the_work(broker):
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while len(read(broker)) < 20 and time.monotonic() < deadline:
         time.sleep(0.01)
     ended.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert sorted(int(record.value) for record in read(broker)) == list(range(20))
     assert sum(result.records for result in results) == 20
 

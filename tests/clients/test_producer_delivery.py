@@ -11,7 +11,7 @@ import logstore
 from logstore.clients.producer import Producer
 from logstore.model import RecordMetadata
 
-SECONDS = 10  # longer than anything here takes
+SECONDS = 120  # longer than anything here takes
 
 
 @pytest.fixture(params=["appended", "flushed"])
@@ -396,7 +396,7 @@ def test_sends_from_many_threads_keep_each_threads_order(broker):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     producer.close()
     numbers: dict[bytes, list[int]] = {}
     places = {}
@@ -433,6 +433,6 @@ def test_one_winner_for_each_expected_offset(broker):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(120)
     assert sorted(wins) == list(range(50))
     assert topic.partition(0).log_end_offset == 50

@@ -15,7 +15,7 @@ from producer_brokers import GatedBroker, RefusingBroker
 import logstore
 from logstore.errors import DeliveryFailedError, DiskFullError, RequestTimeoutError, StorageFailureError
 
-SECONDS = 10
+SECONDS = 120
 
 
 def disk_full():

@@ -13,7 +13,7 @@ import pytest
 
 import logstore
 
-SECONDS = 30
+SECONDS = 120
 
 
 def run(text: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -92,7 +92,7 @@ BLOCKED = """
 @pytest.mark.parametrize(
     "call",
     [
-        "future.result(60)",
+        "future.result(120)",
         "producer.flush(60)",
         "producer.close(60)",
         "while True: producer.send('orders', bytes(1000)); taken += 1",

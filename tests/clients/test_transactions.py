@@ -22,7 +22,7 @@ from logstore.errors import (
     TransactionalIdNotFoundError,
 )
 
-SECONDS = 10
+SECONDS = 120
 
 
 @pytest.fixture
@@ -354,5 +354,5 @@ def test_producers_commit_side_by_side(broker):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     assert seen(broker) == sorted(f"{name}{number}".encode() for name in "abcd" for number in range(20) for _ in range(3))

@@ -10,7 +10,7 @@ import pytest
 import logstore
 from logstore.errors import InvalidTxnStateError, ProducerFencedError, TransactionAbortedError
 
-SECONDS = 10
+SECONDS = 120
 
 
 @pytest.fixture

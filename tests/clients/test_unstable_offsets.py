@@ -12,7 +12,7 @@ import logstore
 from logstore.clients import consumer_fetching
 from logstore.errors import UnstableOffsetCommitError
 
-SECONDS = 10
+SECONDS = 120
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ def check_promises(directory: str | os.PathLike[str], ledger: Ledger) -> list[lo
     """Opens twice, reads all, appends; fails where a promise is broken. Returns what the first open reported."""
     kept: dict[str, list[tuple[int, bytes]]] = {}
     with logstore.open(directory) as broker:
-        assert not broker.damages
+        assert not broker.damages, broker.damages
         reports = list(broker.recovery_reports.values())
         _check_reports(reports)
         _check_topics(broker, ledger)
@@ -253,7 +253,7 @@ def check_promises(directory: str | os.PathLike[str], ledger: Ledger) -> list[lo
             kept[log.path] = [*records, (end_offset, NEWCOMER)]
             assert records_of(log) == kept[log.path]
     with logstore.open(directory) as broker:
-        assert not broker.damages
+        assert not broker.damages, broker.damages
         assert not any(report.cut_bytes for report in broker.recovery_reports.values()), "a second open cuts nothing"
         _check_groups(broker, ledger)
         for log in _logs_of(broker):

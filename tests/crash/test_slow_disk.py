@@ -52,7 +52,7 @@ PROGRAM = textwrap.dedent("""
                 late = False
             except (TimeoutError, logstore.RequestTimeoutError):
                 late = True
-            offset = future.result(10).offset
+            offset = future.result(120).offset
         end = log.log_end_offset
         delays.disarm()
     with logstore.open(sys.argv[1]) as broker:

@@ -37,7 +37,7 @@ PROGRAM = textwrap.dedent("""
     for number, (partitions, end) in enumerate(TRANSACTIONS):
         producer.begin_transaction()
         for partition in partitions:
-            producer.send("t", b"%d" % number, partition=partition).result(10)
+            producer.send("t", b"%d" % number, partition=partition).result(120)
         producer.send_offsets_to_transaction({("in", 0): number + 1}, "g")
         if end != "open":
             shim.note(f"{end} {number}")

@@ -97,7 +97,7 @@ def test_a_writer_that_dies_leaves_the_lock_free_and_its_records(run, number: in
     writer.tell("kept")
     assert writer.says() == "0"
     writer.process.send_signal(number)
-    writer.process.wait(10)
+    writer.process.wait(120)
     with logstore.open(tmp_path / "data") as broker:
         assert [record.value for record in broker.topic("t").read()] == [b"kept"]
         assert broker.topic("t").append(b"more") == 1
@@ -191,7 +191,7 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(run, tmp_path: 
     assert parent.says() == "forked"
     time.sleep(0.1)
     parent.process.kill()
-    parent.process.wait(10)
+    parent.process.wait(120)
     with logstore.open(tmp_path / "data") as broker:
         assert len(list(broker.topic("t").read())) == 1
 

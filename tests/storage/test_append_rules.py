@@ -253,7 +253,7 @@ def test_background_steps_run_in_time(open_log):
 
     log = open_log(durability="buffered", logstore_linger_ms=1, flush_ms=1)
     log.append(b"a")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while log.flushed_offset < 1 and time.monotonic() < deadline:
         time.sleep(0.005)
     assert log.flushed_offset == 1

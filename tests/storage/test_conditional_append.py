@@ -81,7 +81,7 @@ def test_of_several_threads_one_wins_each_offset(log):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     assert sorted(wins) == list(range(100))
 
 

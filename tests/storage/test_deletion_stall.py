@@ -35,7 +35,7 @@ def at_the_first_name(monkeypatch):
         if steps and paths[0].endswith(".log"):
             done = threading.Thread(target=steps.pop(), daemon=True)
             done.start()
-            done.join(10)
+            done.join(120)
             assert not done.is_alive(), "it waits for the renames"
 
     monkeypatch.setattr(segment_deletion.os, "replace", rename_and_step)
@@ -113,7 +113,7 @@ def test_a_close_waits_for_one_segment_alone(log, at_the_first_name, monkeypatch
 
     monkeypatch.setattr(segment_deletion, "_rename_files", rename_one)
     log.advance_log_start_offset(5)
-    threads[0].join(10)
+    threads[0].join(120)
     assert closed.is_set()
     with pytest.raises(ClosedError):
         log.append(b"late")

@@ -7,7 +7,7 @@ import time
 
 from logstore.storage.flush_scheduler import FlushScheduler
 
-SECONDS = 10
+SECONDS = 120
 
 
 def test_steps_run_in_order_of_their_time_also_an_earlier_one_that_comes_later():

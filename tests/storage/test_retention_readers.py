@@ -88,7 +88,7 @@ def test_readers_in_step_with_deletion_never_see_a_wrong_byte(open_log):
             retain(log, 60)
     stop.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert not wrong
     assert read[0] > 100
     assert [record.offset for record in log.read()] == list(range(log.log_start_offset, 600))

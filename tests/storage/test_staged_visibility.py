@@ -82,7 +82,7 @@ def test_a_burst_that_stops_is_seen_by_who_waits(writer):
 def test_a_scheduler_that_waits_for_a_disk_keeps_no_record_back(writer):
     log = writer()
     released = threading.Event()
-    log._scheduler.schedule(0, lambda: released.wait(30) and None)
+    log._scheduler.schedule(0, lambda: released.wait(120) and None)
     with following(log.path, 60) as wait:
         append(log, 60)
         got = wait()
