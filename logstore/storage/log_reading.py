@@ -279,14 +279,7 @@ class ReadableLog(ProducerLog):
     def catch_up(self) -> bool:
         """`refresh`, at a fraction of the cost, where nothing but what ``.log`` files hold has changed since the last one.
 
-        Returns
-        -------
-        bool
-            Whether there is anything new.
-
-        Raises
-        ------
-        StorageFailureError, CorruptDataError
+        Returns and raises what `refresh` does.
         """
         if not self.read_only or not self.is_open:
             return False

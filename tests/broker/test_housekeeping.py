@@ -250,7 +250,7 @@ def test_close_waits_for_the_log_at_hand_and_no_other(tmp_path, clock):
     assert [log.log_start_offset for log in logs] == [40, 0, 0]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="NOT TESTED: housekeeping of a forked child; this system has no fork")
 @pytest.mark.fault(20, "fork after open")
 def test_a_forked_child_does_nothing(tmp_path):
     with logstore.open(tmp_path / "data") as broker:

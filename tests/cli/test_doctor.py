@@ -39,7 +39,7 @@ def test_who_writes(directory):
         pass
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such limits")
+@pytest.mark.skipif(sys.platform == "win32", reason="NOT TESTED: the limit of open files; it is POSIX's")
 def test_too_few_open_files(directory, monkeypatch):
     import resource
 

@@ -154,7 +154,7 @@ def test_watch_shows_it_again(with_group, spawn):
     assert seen[1][:3] == seen[3][:3] == [b"billing", b"plain", b"0"]
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="NOT TESTED: a watch on a terminal; there is no pseudo-terminal")
 def test_watch_redraws_on_a_terminal(with_group):
     leader, follower = os.openpty()
     command = [sys.executable, "-m", "logstore", "-d", str(with_group), "group", "lag", "--watch", "0.1"]

@@ -20,7 +20,7 @@ from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
 from logstore.storage.verification import verify_partition
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="no other system says what a mark hangs on")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: cache marks; what they hang on is Linux's")
 
 NEVER = {"flush.ms": 2**63 - 1}
 SEEDS = int(os.environ.get("LOGSTORE_CRASH_MARK_SEEDS", "8"))
@@ -39,7 +39,7 @@ def directory(tmp_path: Path) -> Path:
     with Log(directory) as log:
         log.append(b"first")
     if cache_mark.identify(str(directory / f"{0:020}.log")) is None:
-        pytest.skip("the file system does not identify its files")
+        pytest.skip("NOT TESTED: cache marks; the file system of the tests does not identify its files")
     return directory
 
 

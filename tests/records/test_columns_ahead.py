@@ -181,7 +181,7 @@ def test_a_compressed_stretch_goes_one_by_one(tmp_path: Path) -> None:
         assert max(used) == has_two_processors
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="NOT TESTED: a second thread after a fork; this system has no fork")
 def test_a_forked_child_is_told_and_ends(log: Log) -> None:
     cursor = ahead(log)
     found = [offset for _ in range(4) for offset in cursor.next_columns().offsets.tolist()]

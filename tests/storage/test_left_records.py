@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from manual_scheduler import ManualScheduler
-from test_open_batch import FILE, NOW_MS, append, burst, killed, value_of  # noqa: F401
+from test_open_batch import FILE, NOW_MS, append, burst, killed, not_of_its_log, value_of  # noqa: F401
 
 import logstore
 from logstore.broker.backup import backup_directory, restore_directory
@@ -182,22 +182,9 @@ def test_a_damaged_file_is_said_and_hides_nothing(burst, tmp_path):  # noqa: F81
 
 @pytest.mark.parametrize("change", ["another run", "another topic", "another place", "not trusted", "a folder"])
 def test_what_is_not_of_this_log_and_run_is_not_shown(burst, tmp_path, monkeypatch, change):  # noqa: F811
-    log = burst()
-    handed_over = log.end_offset
-    place = killed(log, tmp_path / "killed")
+    place, handed_over = not_of_its_log(burst, tmp_path, change)
     if change == "another run":
         monkeypatch.setattr("logstore.storage.open_batch.boot_id", lambda: b"0123456789abcdef")
-    elif change == "another topic":
-        metadata = place / "partition.metadata"
-        metadata.write_text(metadata.read_text()[:-22] + "A" * 22)
-    elif change == "another place":
-        stale = (place / FILE).read_bytes()
-        shutil.rmtree(place)
-        append(log, 1, 60)
-        log.flush("appended")
-        place = killed(log, tmp_path / "again")
-        (place / FILE).write_bytes(stale)
-        handed_over = 61
     elif change == "a folder":
         (place / FILE).unlink()
         (place / FILE).mkdir()

@@ -57,6 +57,26 @@ def killed(log: Log, to: Path) -> Path:
     return place
 
 
+def not_of_its_log(burst, tmp_path: Path, change: str) -> tuple[Path, int]:
+    """What a killed process left, its file now another topic's, or of this place in an earlier log; and how many records are
+    in the segments. Other changes are the caller's."""
+    log = burst()
+    handed_over = log.end_offset
+    place = killed(log, tmp_path / "killed")
+    if change == "another topic":
+        metadata = place / "partition.metadata"
+        metadata.write_text(metadata.read_text()[:-22] + "A" * 22)
+    elif change == "another place":
+        stale = (place / FILE).read_bytes()
+        shutil.rmtree(place)
+        append(log, 1, 60)
+        log.flush("appended")
+        place = killed(log, tmp_path / "again")
+        (place / FILE).write_bytes(stale)
+        handed_over = 61
+    return place, handed_over
+
+
 def check(directory: Path, count: int) -> None:
     """Twice: what the first open has taken over must not come again."""
     for _ in range(2):
@@ -237,24 +257,9 @@ def test_truncation_takes_the_file_away_first(burst, tmp_path):
 
 @pytest.mark.parametrize("change", ["another run", "another topic", "another place", "not trusted"])
 def test_a_file_that_is_not_of_this_log_and_run_is_ignored(burst, tmp_path, monkeypatch, change):
-    log = burst()
-    handed_over = log.end_offset
-    place = killed(log, tmp_path / "killed")
+    place, handed_over = not_of_its_log(burst, tmp_path, change)
     if change == "another run":
         monkeypatch.setattr("logstore.storage.log.boot_id", lambda: b"0123456789abcdef")
-    elif change == "another topic":
-        metadata = place / "partition.metadata"
-        metadata.write_text(metadata.read_text()[:-22] + "A" * 22)
-    elif change == "another place":
-        content = place / FILE
-        stale = content.read_bytes()
-        shutil.rmtree(place)
-        append(log, 1, 60)
-        log.flush("appended")
-        place = killed(log, tmp_path / "again")
-        content = place / FILE
-        content.write_bytes(stale)
-        handed_over = 61
     with Log(place, TopicConfig(), trust_checkpoint=change != "not trusted") as again:
         assert len(list(again.read())) == handed_over
         assert again.log_end_offset == handed_over
