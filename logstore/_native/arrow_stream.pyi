@@ -5,7 +5,6 @@ from logstore._native.log_state import LogState
 ROWS_MAX: int
 BYTES_MAX: int
 
-def schema_capsule() -> object: ...
 def stream_capsule(
     parts: Iterable[tuple[LogState, int, int]],
     requested_schema: object = None,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from logstore._native.arrow_stream import schema_capsule, stream_capsule
+from logstore._native.arrow_schema import schema_capsule
+from logstore._native.arrow_stream import stream_capsule
 from logstore._native.columns import ColumnBatch, ColumnCursor
 from logstore.errors import InvalidRequestError
 
