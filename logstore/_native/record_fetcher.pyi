@@ -1,7 +1,8 @@
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Self
 
 from logstore._native.columns import ColumnBatch
+from logstore._native.partition_turns import PartitionReader, PartitionTurns
 from logstore._native.record_batch import Record, RecordBatch
 from logstore._native.wakeup import Waker, Wakeup
 from logstore.model import TopicPartition
@@ -13,18 +14,9 @@ COLUMNS_BYTES: int
 
 def deadline_after(timeout: float | None) -> float | None: ...
 
-class PartitionReader(Waker):
-    topic_partition: TopicPartition
-    position: int
-    committed_position: int
-    is_paused: bool
-    is_removed: bool
-
 class Notifier(Waker): ...
 
-class RecordFetcher:
-    _attend_at: float
-    _clock: Callable[[], float]
+class RecordFetcher(PartitionTurns):
     _consumer_timeout: float | None
     _wakeup: Wakeup
     _notifier: Notifier

@@ -15,7 +15,7 @@ from logstore.errors import InvalidRequestError, LogstoreError, UnknownTopicOrPa
 from logstore.model import GroupMetadata, OffsetAndMetadata, TopicPartition
 
 if TYPE_CHECKING:
-    from logstore._native.record_fetcher import PartitionReader
+    from logstore._native.partition_turns import PartitionReader
     from logstore.broker_api import BrokerApi
     from logstore.clients.membership import GroupMembership
 

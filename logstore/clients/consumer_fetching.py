@@ -9,15 +9,8 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from logstore._native.record_fetcher import (
-    BATCHES,
-    COLUMNS,
-    COLUMNS_BYTES,
-    RECORDS,
-    PartitionReader,
-    RecordFetcher,
-    deadline_after,
-)
+from logstore._native.partition_turns import PartitionReader
+from logstore._native.record_fetcher import BATCHES, COLUMNS, COLUMNS_BYTES, RECORDS, RecordFetcher, deadline_after
 from logstore._native.wakeup import Wakeup
 from logstore.clients.consumer_config import ConsumerConfig
 from logstore.errors import (

@@ -13,7 +13,7 @@ from logstore.positions import Position, resolve_position
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from logstore._native.record_fetcher import PartitionReader
+    from logstore._native.partition_turns import PartitionReader
 
 __all__ = ["Partition", "PositionedConsumer", "topic_partition"]
 
