@@ -38,6 +38,7 @@ cdef class LogAppender(LogFlusher):
     cdef bytes boot_id
     cdef unsigned long handing_over  # the thread that does, or 0
     cdef bint flush_scheduled
+    cdef bint flush_unscheduled     # it is to be, once the lock is let go
     # settings, as plain numbers
     cdef int default_level
     cdef int codec
@@ -87,6 +88,9 @@ cdef class LogAppender(LogFlusher):
     cdef int end_staging(self, bint remove) except -1
     cdef int stage(self) except -1
     cdef int schedule_hand_over(self) except -1
+    cdef int lock_writes(self) except -1
+    cdef int unlock_writes(self) except -1
+    cdef int schedule_flush(self) except -1
     cdef int publish_end(self) except -1
     cdef int write_batch(self, const void *header, const void *batch, size_t batch_bytes) except -1
     cdef object plan_for(self, const void *header, const uint8_t *batch, bint checked)

@@ -171,6 +171,32 @@ cdef class LogAppender(LogFlusher):
             open_batches_count -= 1
             ls_open_batch_free(&self.open_batch)
 
+    @cython.final
+    cdef int lock_writes(self) except -1:
+        """Keeps other threads from appending. Python code may run meanwhile, and with it signal handlers and finalizers."""
+        if ls_writer_lock_acquire(&self.lock) != 0:
+            raise InvalidRequestError(
+                f"{self.topic}-{self.partition} is called by a signal handler, or a finalizer, that has interrupted a call "
+                "to it of the same thread, and would wait for that call for ever; have it set a flag, and append later")
+        return 0
+
+    @cython.final
+    cdef int unlock_writes(self) except -1:
+        ls_writer_lock_release(&self.lock)
+        if self.flush_unscheduled:
+            self.schedule_flush()
+        return 0
+
+    cdef int schedule_flush(self) except -1:
+        """After the lock: where a signal handler may come in, and append."""
+        self.flush_unscheduled = False
+        try:
+            self._schedule_flush()
+        except BaseException:
+            self.flush_scheduled = False
+            raise
+        return 0
+
     # ---- set-up, by the class derived from this one -----------------------------------------------
 
     def _configure(self, *, int level, int codec, codec_level, int64_t segment_bytes, int64_t segment_ms,
@@ -178,7 +204,7 @@ cdef class LogAppender(LogFlusher):
                    int64_t timestamp_after_max_ms, int64_t flush_messages, bint flush_by_time, bint append_time,
                    bint keys_required, bint stages, clock):
         """Takes settings over, between two appends."""
-        ls_writer_lock_acquire(&self.lock)
+        self.lock_writes()
         try:
             # Whoever counts records between flushes, or their bytes in a batch, gets each written.
             self.stages = (stages and self.open_batch_path is not None and flush_messages == INT64_MAX
@@ -199,7 +225,7 @@ cdef class LogAppender(LogFlusher):
             self.keys_required = keys_required
             self.clock = clock
         finally:
-            ls_writer_lock_release(&self.lock)
+            self.unlock_writes()
 
     def _activate(self, Segment active not None, int64_t next_offset, int64_t flushed_offset, int32_t leader_epoch,
                   bint marked_clean):
@@ -231,7 +257,7 @@ cdef class LogAppender(LogFlusher):
         ``old`` are base offsets: rolls may put another object in a segment's place.
         """
         cdef Py_ssize_t i
-        ls_writer_lock_acquire(&self.lock)
+        self.lock_writes()
         try:
             bases = [(<Segment>segment).base_offset for segment in self.segment_list]
             if not old or old[0] not in bases:
@@ -242,7 +268,7 @@ cdef class LogAppender(LogFlusher):
             self.segment_list = self.segment_list[:i] + new + self.segment_list[i + len(old):]
             self.replacement_count += 1
         finally:
-            ls_writer_lock_release(&self.lock)
+            self.unlock_writes()
         return True
 
     def _take_producers(self, state not None, list aborted not None, bint has_producers, bint has_transactions):
@@ -285,14 +311,14 @@ cdef class LogAppender(LogFlusher):
 
     def _locked(self, step, *args):
         """Runs ``step(*args)`` with the open batch handed over and no append under way."""
-        ls_writer_lock_acquire(&self.lock)
+        self.lock_writes()
         try:
             if self.write_state == WRITABLE:
                 self.now_ms()
                 self.hand_over()
             return step(*args)
         finally:
-            ls_writer_lock_release(&self.lock)
+            self.unlock_writes()
 
     @property
     def open_batch_records_count(self):
@@ -479,7 +505,8 @@ cdef class LogAppender(LogFlusher):
         cdef int64_t offset = -1
         cdef ls_fault fault
         if self.default_level == LEVEL_BUFFERED and self.clock is None:
-            ls_writer_lock_acquire(&self.lock)
+            if ls_writer_lock_acquire(&self.lock) != 0:
+                self.lock_writes()  # which says so
             if (self.write_state == WRITABLE and self.hand_over_scheduled and self.builder.records_count
                     and <int64_t>self.builder.size_bytes + size_max <= self.batch_bytes_max
                     and not self.keys_required and not self.flush_due and self.flush_messages == INT64_MAX
@@ -511,7 +538,7 @@ cdef class LogAppender(LogFlusher):
         # Only where a rule might refuse it: most topics have none that a record of now, and of this size, could break.
         if has_timestamp or self.keys_required or record_bytes_max > self.message_bytes_max - LS_BATCH_HEADER_BYTES:
             self.check_record(key, value, headers, timestamp, now_ms)
-        ls_writer_lock_acquire(&self.lock)
+        self.lock_writes()
         try:
             if self.write_state != WRITABLE:
                 self.check_writable()
@@ -547,7 +574,7 @@ cdef class LogAppender(LogFlusher):
             elif not self.hand_over_scheduled:
                 self.schedule_hand_over()  # first: a signal handler may raise in it
         finally:
-            ls_writer_lock_release(&self.lock)
+            self.unlock_writes()
         if (level == LEVEL_FLUSHED or self.flush_due
                 or self.end_offset - self._flush_lock.flushed_offset >= self.flush_messages):
             self.acknowledge(offset + 1, level)
@@ -616,7 +643,7 @@ cdef class LogAppender(LogFlusher):
         """Hands over what is staged, for a reader. Where the segment refuses it, it stays where it is, and acknowledged."""
         if self.write_state != WRITABLE or self.handing_over == PyThread_get_thread_ident():
             return 0
-        ls_writer_lock_acquire(&self.lock)
+        self.lock_writes()
         try:
             if self.staged and self.write_state == WRITABLE:
                 try:
@@ -625,7 +652,7 @@ cdef class LogAppender(LogFlusher):
                 except LogstoreError:
                     pass
         finally:
-            ls_writer_lock_release(&self.lock)
+            self.unlock_writes()
         return 0
 
     cdef int end_staging(self, bint remove) except -1:
@@ -658,12 +685,12 @@ cdef class LogAppender(LogFlusher):
 
     def _close_writing(self, int state):
         """Takes no more records. What was acknowledged as `appended` and could not be handed over stays in the file."""
-        ls_writer_lock_acquire(&self.lock)
+        self.lock_writes()
         try:
             self.write_state = state
             self.end_staging(not self.staged)
         finally:
-            ls_writer_lock_release(&self.lock)
+            self.unlock_writes()
 
     def _end_staging_if_idle(self):
         """Whether the file was let go, since no burst came for a while. The lock is held."""
@@ -695,7 +722,7 @@ cdef class LogAppender(LogFlusher):
             return 0
         if status != LS_OK:
             raise_fault(&fault, self.open_batch_path.decode())
-        ls_writer_lock_acquire(&self.lock)
+        self.lock_writes()
         try:
             if ls_batch_builder_restore(&self.builder, found.base_timestamp, found.records, found.records_bytes,
                                         &fault) != LS_OK:
@@ -704,7 +731,7 @@ cdef class LogAppender(LogFlusher):
             self.restored = True
             self.staged = True
         finally:
-            ls_writer_lock_release(&self.lock)
+            self.unlock_writes()
         return self.builder.records_count
 
     cdef int acknowledge(self, int64_t end_offset, int level) except -1:
@@ -767,7 +794,7 @@ cdef class LogAppender(LogFlusher):
         no_key.size_bytes = -1
         self.check_writable()
         self.check_spans(keys, values, timestamps, count, headers, now_ms)
-        ls_writer_lock_acquire(&self.lock)
+        self.lock_writes()
         try:
             self.check_writable()
             self.check_expected(expected_offset)
@@ -817,7 +844,7 @@ cdef class LogAppender(LogFlusher):
                 raise
             end = first + count
         finally:
-            ls_writer_lock_release(&self.lock)
+            self.unlock_writes()
         self.acknowledge(end, level)
         return first
 
@@ -884,11 +911,7 @@ cdef class LogAppender(LogFlusher):
             self.notify_waiters()
         if self.flush_by_time and not self.flush_scheduled:
             self.flush_scheduled = True
-            try:
-                self._schedule_flush()
-            except BaseException:
-                self.flush_scheduled = False
-                raise
+            self.flush_unscheduled = True
         return 0
 
     cdef int write_batch(self, const void *opaque, const void *batch, size_t batch_bytes) except -1:
@@ -988,7 +1011,7 @@ cdef class LogAppender(LogFlusher):
         cdef int64_t end
         cdef object plan = None
         cdef object repeated = None
-        ls_writer_lock_acquire(&self.lock)
+        self.lock_writes()
         try:
             self.check_writable()
             if not self.takes_unchecked(batch, self.now_ms()):
@@ -1031,7 +1054,7 @@ cdef class LogAppender(LogFlusher):
             if repeated is None:
                 self.publish_end()
         finally:
-            ls_writer_lock_release(&self.lock)
+            self.unlock_writes()
         self.acknowledge(end, level)
         return header.base_offset, header.max_timestamp if header.attributes & LS_ATTRIBUTE_LOG_APPEND_TIME else -1
 
@@ -1053,7 +1076,7 @@ cdef class LogAppender(LogFlusher):
         cdef int64_t last
         cdef object plan = None
         cdef object repeated = None
-        ls_writer_lock_acquire(&self.lock)
+        self.lock_writes()
         try:
             self.check_writable()
             self.now_ms()
@@ -1098,7 +1121,7 @@ cdef class LogAppender(LogFlusher):
             if repeated is None:
                 self.publish_end()
         finally:
-            ls_writer_lock_release(&self.lock)
+            self.unlock_writes()
         self.acknowledge(last + 1, level)
         return header.base_offset, last
 

@@ -6,23 +6,37 @@
 # Who lets go does not hand on: whoever comes first has it. Handing on would cost two threads that append a turn of the GIL
 # each record. But a thread that writes lets go of the GIL just while it has the lock, so that others would find it taken
 # each time they look: who has looked in vain too often is passed over no longer, and newcomers let it go first.
+# A thread that has it and asks again, in a signal handler or a finalizer, is told so: it would wait for itself.
 
 
 cdef extern from *:
     """
     #include <pythread.h>
     #if PY_VERSION_HEX >= 0x030D0000
-    typedef struct { PyMutex mutex; } ls_writer_lock;
+    typedef struct {
+        PyMutex mutex;
+        unsigned long owner; /* its thread; 0 for none */
+    } ls_writer_lock;
     static inline int ls_writer_lock_init(ls_writer_lock *lock) {
-        *lock = (ls_writer_lock){{0}};
+        *lock = (ls_writer_lock){{0}, 0};
         return 0;
     }
     static inline void ls_writer_lock_free(ls_writer_lock *lock) { (void)lock; }
-    static inline void ls_writer_lock_acquire(ls_writer_lock *lock) { PyMutex_Lock(&lock->mutex); }
-    static inline void ls_writer_lock_release(ls_writer_lock *lock) { PyMutex_Unlock(&lock->mutex); }
+    static inline int ls_writer_lock_acquire(ls_writer_lock *lock) {
+        unsigned long thread = PyThread_get_thread_ident();
+        if (__atomic_load_n(&lock->owner, __ATOMIC_RELAXED) == thread) return -1;
+        PyMutex_Lock(&lock->mutex);
+        __atomic_store_n(&lock->owner, thread, __ATOMIC_RELAXED);
+        return 0;
+    }
+    static inline void ls_writer_lock_release(ls_writer_lock *lock) {
+        __atomic_store_n(&lock->owner, 0, __ATOMIC_RELAXED);
+        PyMutex_Unlock(&lock->mutex);
+    }
     #else
     typedef struct {
         PyThread_type_lock gate; /* free while somebody is called */
+        unsigned long owner; /* the thread that holds it, while it is held */
         int is_held;
         int waiting;   /* threads at the gate */
         int is_called; /* one of them is, and has not come yet */
@@ -30,7 +44,7 @@ cdef extern from *:
     } ls_writer_lock;
     enum { LS_VAIN_CALLS_MAX = 32, LS_NAP_US = 50 };
     static inline int ls_writer_lock_init(ls_writer_lock *lock) {
-        *lock = (ls_writer_lock){PyThread_allocate_lock(), 0, 0, 0, 0};
+        *lock = (ls_writer_lock){.gate = PyThread_allocate_lock()};
         if (lock->gate == NULL) return -1;
         PyThread_acquire_lock(lock->gate, NOWAIT_LOCK);
         return 0;
@@ -70,12 +84,16 @@ cdef extern from *:
         }
         lock->is_held = 1;
     }
-    static inline void ls_writer_lock_acquire(ls_writer_lock *lock) {
+    static inline int ls_writer_lock_acquire(ls_writer_lock *lock) {
+        unsigned long thread = PyThread_get_thread_ident();
         if (lock->is_held | lock->starving) {
+            if (lock->is_held && lock->owner == thread) return -1;
             ls_writer_lock_wait(lock);
         } else {
             lock->is_held = 1;
         }
+        lock->owner = thread;
+        return 0;
     }
     static inline void ls_writer_lock_release(ls_writer_lock *lock) {
         lock->is_held = 0;
@@ -90,5 +108,5 @@ cdef extern from *:
         pass
     int ls_writer_lock_init(ls_writer_lock *lock)
     void ls_writer_lock_free(ls_writer_lock *lock)
-    void ls_writer_lock_acquire(ls_writer_lock *lock) noexcept
+    int ls_writer_lock_acquire(ls_writer_lock *lock) noexcept  # -1: the calling thread has it
     void ls_writer_lock_release(ls_writer_lock *lock) noexcept

@@ -25,7 +25,7 @@ class FlushScheduler:
 
     def __init__(self, *, has_urgent: bool = True) -> None:
         self._urgent = FlushScheduler(has_urgent=False) if has_urgent else None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler that appends may come in anywhere
         # Free while there is something to look at. Locks alone, whose methods need no memory: a Condition is Python code,
         # and without memory for a call of its __exit__ the lock would stay held, and whoever closes would wait for ever.
         self._signal = threading.Lock()
@@ -111,5 +111,5 @@ class FlushScheduler:
         self._closed = True
         self._due = []
         self._running = threading.Lock()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._signal = threading.Lock()

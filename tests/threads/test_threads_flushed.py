@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import threading
@@ -193,6 +195,58 @@ def test_a_signal_handler_may_append_while_its_thread_waits(log: Log) -> None:
             thread.join(120)
         assert offsets == [1]
         assert log.flushed_offset == 2
+
+
+@pytest.mark.fault(25, "signal or exception within a call")
+def test_a_call_from_within_a_call_of_the_same_log_is_refused_instead_of_waiting_for_itself(log: Log) -> None:
+    """As a signal handler makes it that comes in the middle of one."""
+    refusals: list[str] = []
+
+    def handle(_signal: int, _frame: object) -> None:
+        headers = [("h", b"v")]
+        for call in (
+            lambda: log.append(b"x"), lambda: log.append(b"x", headers=headers), lambda: log.append_many([b"x"]), log.roll,
+        ):
+            with pytest.raises(logstore.InvalidRequestError, match="set a flag") as caught:
+                call()
+            refusals.append(str(caught.value))
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    with log:
+        try:
+            log._locked(signal.raise_signal, signal.SIGUSR1)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert len(refusals) == 4
+        assert log.append(b"y") == 0
+
+
+@pytest.mark.parametrize("level", ["appended", "flushed"])
+def test_a_finalizer_that_appends_is_served_or_refused_wherever_it_runs(level: str, tmp_path: Path) -> None:
+    """Each allocation that the garbage collector sees may run one, in the middle of any call: it never waits for itself."""
+    appended: list[int] = []
+    this_thread = threading.get_ident()
+
+    def collected(phase: str, _info: dict) -> None:
+        if phase == "stop" and threading.get_ident() == this_thread:
+            with contextlib.suppress(logstore.InvalidRequestError):
+                appended.append(log.append(b"by the collector"))
+
+    with logstore.open(tmp_path / "data", durability=level) as broker:
+        log = broker.create_topic("t", flush_ms=1).partition(0)
+        threshold = gc.get_threshold()
+        gc.freeze()
+        gc.callbacks.append(collected)
+        gc.set_threshold(1, 100, 100)
+        try:
+            mine = [{log.append(b"mine", b"key")} for _ in range(200)]
+        finally:
+            gc.set_threshold(*threshold)
+            gc.callbacks.remove(collected)
+            gc.unfreeze()
+        assert len(appended) > 10
+        assert sorted([*appended, *set().union(*mine)]) == list(range(200 + len(appended)))
+        assert [record.value for record in log.read()].count(b"mine") == 200
 
 
 def test_closing_lets_everybody_go(tmp_path: Path) -> None:
