@@ -227,5 +227,7 @@ REFUSED_TO_WRITE = {
     "bad_last_offset_delta_negative",
     "bad_magic_0",
     "bad_magic_1",
+    "bad_magic_127",
     "bad_magic_3",
+    "bad_magic_minus_1",
 }
