@@ -8,7 +8,7 @@
 #include "verification_internal.h"
 
 enum {
-    DEEP_BUFFER_BYTES = 256 << 10,
+    DEEP_BUFFER_BYTES = 128 << 10,
     HEADERS_BUFFER_BYTES = 64 << 10,
     SINGLE_READ_BYTES = 512,     /* around one header, where the next is far away */
     LARGE_BATCH_BYTES = 16 << 10 /* from here on batches are stepped over one read each */

@@ -68,6 +68,7 @@ cdef extern from "logstore/bytes.h" nogil:
     void ls_store_i32(uint8_t *at, int32_t value)
     int16_t ls_load_i16(const uint8_t *at)
     int32_t ls_load_i32(const uint8_t *at)
+    int64_t ls_load_i64(const uint8_t *at)
 
 
 cdef extern from "logstore/crc32c.h" nogil:
@@ -92,6 +93,7 @@ cdef extern from "logstore/record_batch.h" nogil:
         LS_BATCH_HEADER_BYTES
         LS_BATCH_CRC_AT
         LS_BATCH_ATTRIBUTES_AT
+        LS_BATCH_BASE_TIMESTAMP_AT
         LS_CODEC_MASK
         LS_CODEC_NONE
         LS_ATTRIBUTE_LOG_APPEND_TIME

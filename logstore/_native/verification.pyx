@@ -5,6 +5,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.string cimport memset
 from logstore._native.core cimport (
+    LS_BATCH_BASE_TIMESTAMP_AT,
+    LS_BATCH_HEADER_BYTES,
     LS_CORRUPT,
     LS_DIGEST_BYTES,
     LS_END,
@@ -17,8 +19,10 @@ from logstore._native.core cimport (
     ls_file,
     ls_file_close,
     ls_file_open,
+    ls_file_read,
     ls_file_size,
     ls_index_check,
+    ls_load_i64,
     ls_segment,
     ls_segment_create,
     ls_segment_free,
@@ -36,8 +40,9 @@ from logstore._native.faults cimport raise_fault
 
 import os
 
-# A thread that checks ahead costs as much as checking about 200 KiB.
-cdef int64_t AHEAD_BYTES_MIN = 4 << 20
+# A thread that checks ahead costs as much as checking about 200 KiB; but where other programs keep the processors busy, it
+# may hold its last piece for as long as the system lets those go first. It is for segments that take longer than that.
+cdef int64_t AHEAD_BYTES_MIN = 32 << 20
 
 
 @cython.final
@@ -58,6 +63,8 @@ cdef class SegmentVerifier:
         What the index files hold, less the zeros of preallocation; empty for none.
     limit_bytes : int
         Of the file, only so much is looked at.
+    ahead_bytes_min : int
+        From which length on a deep walk has a second thread.
 
     Attributes
     ----------
@@ -70,15 +77,18 @@ cdef class SegmentVerifier:
     """
 
     cdef ls_segment *segment
+    cdef ls_file *file  # the segment's
     cdef ls_verification state
     cdef readonly str path
     cdef readonly int64_t size_bytes
+    cdef int64_t ahead_bytes_min
     cdef bint ahead_is_asked
     cdef bytes offset_index
     cdef bytes time_index
 
     def __init__(self, str path, int64_t base_offset, int64_t end_offset_max, *, bint contiguous=False,
-                 bytes offset_index=b"", bytes time_index=b"", int64_t limit_bytes=INT64_MAX):
+                 bytes offset_index=b"", bytes time_index=b"", int64_t limit_bytes=INT64_MAX,
+                 int64_t ahead_bytes_min=AHEAD_BYTES_MIN):
         cdef ls_segment_options options
         cdef ls_file *file = NULL
         cdef ls_segment *segment = NULL
@@ -106,7 +116,9 @@ cdef class SegmentVerifier:
         if status != LS_OK:
             raise_fault(&fault, path)
         self.size_bytes = min(self.size_bytes, limit_bytes)
+        self.ahead_bytes_min = ahead_bytes_min
         self.segment = segment
+        self.file = file
         self.path = path
         self.offset_index = offset_index
         self.time_index = time_index
@@ -139,7 +151,7 @@ cdef class SegmentVerifier:
         cdef ls_fault fault
         cdef ls_status status
         with nogil:
-            if deep and not self.ahead_is_asked and self.size_bytes - self.state.position >= AHEAD_BYTES_MIN:
+            if deep and not self.ahead_is_asked and self.size_bytes - self.state.position >= self.ahead_bytes_min:
                 self.ahead_is_asked = True
                 self.state.ahead = ls_verification_ahead_create(self.segment)
             status = ls_segment_verify(self.segment, &self.state, self.size_bytes, budget_bytes, deep, &fault)
@@ -148,6 +160,23 @@ cdef class SegmentVerifier:
         if status == LS_TORN or status == LS_CORRUPT or status == LS_UNSUPPORTED:
             return fault.reason.decode(), fault.position, fault.expected, fault.actual
         raise_fault(&fault, self.path)
+
+    def first_timestamp(self):
+        """Of the first record, as the first header says; -1 where there is none.
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        cdef uint8_t header[LS_BATCH_HEADER_BYTES]
+        cdef size_t got = 0
+        cdef ls_fault fault
+        cdef ls_status status
+        with nogil:
+            status = ls_file_read(self.file, 0, header, LS_BATCH_HEADER_BYTES, &got, &fault)
+        if status != LS_OK:
+            raise_fault(&fault, self.path)
+        return ls_load_i64(header + LS_BATCH_BASE_TIMESTAMP_AT) if got == LS_BATCH_HEADER_BYTES else -1
 
     def end_here(self):
         """What follows the last sound batch is none of the segment: its file was filled with zeros ahead of its end."""

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from logstore._native.checksum import crc32c
 from logstore.errors import UnsupportedFormatError
 from logstore.storage.cache_mark import CacheMark
-from logstore.storage.files import refusals, sync_directory, write_at
+from logstore.storage.files import read_bytes, sync_directory, write_at
 
-__all__ = ["SLOT_BYTES", "Checkpoint", "CheckpointFile", "damaged_slots"]
+__all__ = ["SLOT_BYTES", "Checkpoint", "CheckpointFile"]
 
 MAGIC = b"LSCP"
 VERSION = 1
@@ -73,13 +73,16 @@ class CheckpointFile:
     ----------
     mark : CacheMark or None
         As read or written last; None where there is none, and once it does not hold any more.
+    damaged_slots : list[int]
+        Which slots held something, but no whole state, when the file was read.
     """
 
-    __slots__ = ("_has_mark", "_is_named", "_sequence", "mark", "path")
+    __slots__ = ("_has_mark", "_is_named", "_sequence", "damaged_slots", "mark", "path")
 
     def __init__(self, path: str):
         self.path = path
         self.mark: CacheMark | None = None
+        self.damaged_slots: list[int] = []
         self._has_mark = False  # whether the file has one, whole or not
         self._sequence = 0
         self._is_named = False  # whether the file's name is known to be on disk
@@ -93,17 +96,10 @@ class CheckpointFile:
             A newer version wrote it.
         StorageFailureError
         """
-        with refusals(self.path, "read"):
-            try:
-                descriptor = os.open(
-                    self.path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK
-                )
-            except FileNotFoundError:
-                return None
-            try:
-                data = os.read(descriptor, 3 * SLOT_BYTES)
-            finally:
-                os.close(descriptor)
+        self.damaged_slots = []
+        data = read_bytes(self.path, 3 * SLOT_BYTES)
+        if data is None:
+            return None
         mark = data[2 * SLOT_BYTES :]
         self._has_mark = bool(mark.strip(b"\0"))
         self.mark = CacheMark.decode(mark) if self._has_mark else None
@@ -111,11 +107,11 @@ class CheckpointFile:
         for slot in range(2):
             body = data[slot * SLOT_BYTES : slot * SLOT_BYTES + _BODY.size]
             stored = data[slot * SLOT_BYTES + _BODY.size : slot * SLOT_BYTES + _BODY.size + _CRC.size]
-            if len(stored) < _CRC.size or _CRC.unpack(stored)[0] != crc32c(body):
+            if len(stored) < _CRC.size or _CRC.unpack(stored)[0] != crc32c(body) or body[:4] != MAGIC:
+                if data[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES].strip(b"\0"):
+                    self.damaged_slots.append(slot)
                 continue
-            magic, version, flags, sequence, *offsets = _BODY.unpack(body)
-            if magic != MAGIC:
-                continue
+            _, version, flags, sequence, *offsets = _BODY.unpack(body)
             if version != VERSION:
                 raise UnsupportedFormatError(
                     f"{self.path}: checkpoint version {version}, this release reads {VERSION}; "
@@ -191,29 +187,3 @@ class CheckpointFile:
         if self._has_mark:
             write_at(self.path, 2 * SLOT_BYTES, b"", size=2 * SLOT_BYTES)
             self._has_mark = False
-
-
-def damaged_slots(path: str) -> list[int]:
-    """Which slots of a checkpoint file hold something, but no whole state.
-
-    Raises
-    ------
-    StorageFailureError
-    """
-    with refusals(path, "read"):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return []
-        try:
-            data = os.read(descriptor, 2 * SLOT_BYTES)
-        finally:
-            os.close(descriptor)
-    damaged = []
-    for slot in range(2):
-        content = data[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES]
-        body, stored = content[: _BODY.size], content[_BODY.size : _BODY.size + _CRC.size]
-        is_whole = len(stored) == _CRC.size and _CRC.unpack(stored)[0] == crc32c(body) and body[:4] == MAGIC
-        if content.strip(b"\0") and not is_whole:
-            damaged.append(slot)
-    return damaged

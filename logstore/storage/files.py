@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from types import TracebackType
 
 from logstore.errors import DiskFullError, StorageFailureError
 
 __all__ = [
     "file_failure",
     "make_directory",
+    "read_bytes",
     "read_text",
     "refusals",
     "replace_file",
@@ -24,6 +25,7 @@ __all__ = [
 
 FILE_MODE = 0o640
 DIRECTORY_MODE = 0o750
+_READ_BYTES_MAX = 1 << 30
 _FLAGS = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -40,15 +42,23 @@ def file_failure(error: OSError, path: str, operation: str) -> StorageFailureErr
     return StorageFailureError(path, operation, number, advice)
 
 
-@contextlib.contextmanager
-def refusals(path: str, operation: str) -> Iterator[None]:
+class refusals:  # a class, as a generator costs several times as much
     """Turns an OSError inside into a `StorageFailureError` that names path and operation."""
-    try:
-        yield
-    except StorageFailureError:
-        raise
-    except OSError as error:
-        raise file_failure(error, path, operation) from error
+
+    __slots__ = ("_operation", "_path")
+
+    def __init__(self, path: str, operation: str):
+        self._path = path
+        self._operation = operation
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and not isinstance(error, StorageFailureError):
+            raise file_failure(error, self._path, self._operation) from error
 
 
 def sync_directory(path: str) -> None:
@@ -105,6 +115,30 @@ def write_at(path: str, position: int, content: bytes, *, size: int | None = Non
             os.close(descriptor)
 
 
+def read_bytes(path: str, size: int | None = None) -> bytes | None:
+    """A file's bytes, or its first ones; None where there is no file.
+
+    Raises
+    ------
+    StorageFailureError
+        It can't be read, or is a link or a directory.
+    """
+    with refusals(path, "read"):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _FLAGS)
+        except FileNotFoundError:
+            return None
+        try:
+            left = os.fstat(descriptor).st_size if size is None else size
+            content = os.read(descriptor, min(left, _READ_BYTES_MAX))
+            if len(content) < left:
+                with open(descriptor, "rb", closefd=False) as file:
+                    content += file.read() if size is None else file.read(left - len(content))
+            return content
+        finally:
+            os.close(descriptor)
+
+
 def read_text(path: str) -> str | None:
     """A small text file; None where there is none.
 
@@ -113,13 +147,11 @@ def read_text(path: str) -> str | None:
     StorageFailureError
         It can't be read, or is no regular file.
     """
-    with refusals(path, "read"):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
-        except FileNotFoundError:
-            return None
-        with open(descriptor, encoding="utf-8", errors="replace") as file:
-            return file.read()
+    content = read_bytes(path)
+    if content is None:
+        return None
+    text = content.decode("utf-8", "replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def _write_all(descriptor: int, content: bytes, position: int) -> None:

@@ -14,7 +14,16 @@ from logstore.storage import layout
 from logstore.storage.files import refusals, sync_directory, write_at
 from logstore.storage.producer_state import Producer, ProducerBatch
 
-__all__ = ["decode_snapshot", "encode_snapshot", "list_snapshots", "read_snapshot", "remove_snapshots", "write_snapshot"]
+__all__ = [
+    "decode_snapshot",
+    "encode_snapshot",
+    "list_snapshots",
+    "read_snapshot",
+    "remove_snapshots",
+    "snapshot_offsets",
+    "snapshot_path",
+    "write_snapshot",
+]
 
 VERSION = 1
 _VERSION_AND_CRC = struct.Struct(">hI")
@@ -77,7 +86,12 @@ def snapshot_path(directory: str, offset: int) -> str:
 def list_snapshots(directory: str) -> list[int]:
     """Offsets of the snapshots in a directory, ascending."""
     with refusals(directory, "list"):
-        return sorted(int(match.group(1)) for name in os.listdir(directory) if (match := _NAME.fullmatch(name)))
+        return snapshot_offsets(os.listdir(directory))
+
+
+def snapshot_offsets(names: Iterable[str]) -> list[int]:
+    """Offsets of the snapshots among the files of a directory, ascending."""
+    return sorted(int(match.group(1)) for name in names if (match := _NAME.fullmatch(name)))
 
 
 def read_snapshot(directory: str, offset: int) -> list[Producer]:

@@ -8,7 +8,6 @@ counts. They are hints: lost, they are made again by the next verification.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 import threading
@@ -20,7 +19,7 @@ from logstore._native.segment import Segment
 from logstore._native.verification import SegmentVerifier
 from logstore.errors import DiskFullError
 from logstore.storage import layout
-from logstore.storage.files import refusals, replace_file, sync_directory, write_at
+from logstore.storage.files import read_bytes, refusals, replace_file, sync_directory, write_at
 
 __all__ = ["SegmentDigest", "SegmentDigests", "digest_of"]
 
@@ -116,7 +115,7 @@ class SegmentDigests:
         return self._entries
 
     def _load(self) -> None:
-        data = _read(self.path)
+        data = read_bytes(self.path) or b""
         whole = len(data) - len(data) % ENTRY_BYTES
         while whole and not data[whole - ENTRY_BYTES : whole].strip(b"\0"):
             whole -= ENTRY_BYTES  # the length got to the disk before the data
@@ -247,13 +246,3 @@ def _encoded(entry: SegmentDigest, flags: int = 0) -> bytes:
         entry.verified_ms, entry.digest, *entry.offset_index, *entry.time_index,
     )
     return body + _CRC.pack(crc32c(body))
-
-
-def _read(path: str) -> bytes:
-    with refusals(path, "read"):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return b""
-        with contextlib.closing(os.fdopen(descriptor, "rb")) as file:
-            return file.read()

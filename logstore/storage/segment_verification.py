@@ -12,7 +12,7 @@ from logstore._native.checksum import crc32c
 from logstore._native.verification import SegmentVerifier
 from logstore.storage import layout
 from logstore.storage.batch_walk import Damage, LogFile, Passed, PlacedBatch
-from logstore.storage.files import refusals
+from logstore.storage.files import read_bytes, refusals
 from logstore.storage.segment_digests import SegmentDigest
 
 __all__ = ["DamagedRange", "FileFault", "SegmentVerification", "verify_segment"]
@@ -22,7 +22,6 @@ INT64_MAX = 2**63 - 1
 _DEEP_STEP_BYTES = 16 << 20
 _SHALLOW_STEP_BYTES = 256 << 20
 _ENTRY_BYTES = {".index": 8, ".timeindex": 12}
-_BASE_TIMESTAMP_AT = 27
 
 
 class DamagedRange(NamedTuple):
@@ -150,7 +149,7 @@ def verify_segment(
     found.is_digest_known = digest is not None and not (digest.is_growing and not is_active)
     if digest is not None:  # all it describes was on disk
         trusted_bytes = max(trusted_bytes, prefix) if prefix else INT64_MAX
-    found.first_timestamp = _first_timestamp(path)
+    found.first_timestamp = verifier.first_timestamp()
     step_bytes = _DEEP_STEP_BYTES if deep else _SHALLOW_STEP_BYTES
     states: deque[tuple[int, Passed]] = deque([(0, Passed(0, base_offset, -1))], maxlen=2)
     uncounted = [0, 0]
@@ -267,24 +266,8 @@ def _range_of(
     )
 
 
-def _first_timestamp(path: str) -> int:
-    """Of the first record, as the first header says; -1 where there is none."""
-    with refusals(path, "read"), open(path, "rb") as file:
-        header = file.read(_BASE_TIMESTAMP_AT + 8)
-    return int.from_bytes(header[_BASE_TIMESTAMP_AT:], "big", signed=True) if len(header) > _BASE_TIMESTAMP_AT + 7 else -1
-
-
 def _read_index(path: str, suffix: str) -> bytes | None:
-    index_path = path.removesuffix(".log") + suffix
-    with refusals(index_path, "read"):
-        try:
-            descriptor = os.open(
-                index_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0)
-            )
-        except FileNotFoundError:
-            return None
-        with open(descriptor, "rb") as file:
-            return file.read()
+    return read_bytes(path.removesuffix(".log") + suffix)
 
 
 def _without_padding(content: bytes | None, entry_bytes: int) -> bytes:

@@ -11,9 +11,9 @@ from logstore._native.producer_batches import ProducerBatches
 from logstore._native.segment import Segment
 from logstore.errors import CorruptDataError, StorageFailureError, UnsupportedFormatError
 from logstore.storage import layout
-from logstore.storage.files import refusals
+from logstore.storage.files import read_bytes, refusals
 from logstore.storage.log_producers import replay_plan
-from logstore.storage.producer_snapshot import list_snapshots, read_snapshot, snapshot_path
+from logstore.storage.producer_snapshot import read_snapshot, snapshot_offsets, snapshot_path
 from logstore.storage.producer_state import AbortedTransaction, ProducerState
 from logstore.storage.segment_verification import FileFault
 from logstore.storage.transaction_index import ENTRY_BYTES, decode_entries
@@ -45,7 +45,9 @@ def producer_faults(
     ------
     StorageFailureError
     """
-    snapshots = list_snapshots(directory)
+    with refusals(directory, "list"):
+        names = set(os.listdir(directory))
+    snapshots = snapshot_offsets(names)
     for offset in snapshots:
         try:
             read_snapshot(directory, offset)
@@ -56,9 +58,10 @@ def producer_faults(
                 raise  # else a writer has put another in its place
     stored: dict[int, list[AbortedTransaction]] = {}
     for base, end in zip(bases, [*bases, 2**63 - 1][1:], strict=True):
-        path = os.path.join(directory, layout.segment_file_name(base, ".txnindex"))
+        name = layout.segment_file_name(base, ".txnindex")
+        path = os.path.join(directory, name)
         try:
-            entries = _read_entries(path, base)
+            entries = decode_entries(read_bytes(path) or b"", base, path) if name in names else []
         except CorruptDataError as error:
             yield FileFault(path, error.reason, _INDEX_ADVICE)
             continue
@@ -73,17 +76,6 @@ def producer_faults(
         # Entries reach the file before a snapshot that relies on them.
         written_offset = max((offset for offset in snapshots if offset <= end_offset), default=0)
         yield from _compare(directory, bases, stored, end_offset, written_offset, is_contiguous)
-
-
-def _read_entries(path: str, base_offset: int) -> list[AbortedTransaction]:
-    with refusals(path, "read"):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
-        except FileNotFoundError:
-            return []
-        with open(descriptor, "rb") as file:
-            data = file.read()
-    return decode_entries(data, base_offset, path)
 
 
 def _compare(

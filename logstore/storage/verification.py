@@ -14,9 +14,9 @@ from logstore._native.verification import SegmentVerifier
 from logstore.errors import CorruptDataError, LogstoreError, StorageFailureError, UnsupportedFormatError
 from logstore.storage import layout
 from logstore.storage.batch_walk import LogFile, PlacedBatch
-from logstore.storage.checkpoint import Checkpoint, CheckpointFile, damaged_slots
+from logstore.storage.checkpoint import Checkpoint, CheckpointFile
 from logstore.storage.directory_lock import lock_owner
-from logstore.storage.files import refusals
+from logstore.storage.files import read_bytes, refusals
 from logstore.storage.open_batch import left_batch, open_batch_path, read_open_batch
 from logstore.storage.recovery import list_segments
 from logstore.storage.segment_digests import SegmentDigest, SegmentDigests
@@ -213,12 +213,7 @@ def _without(known: dict[int, SegmentDigest], base_offset: int) -> dict[int, Seg
 def _why_stray(directory: str, base_offset: int, bases: list[int], known: dict[int, SegmentDigest]) -> str | None:
     """Why a file is not the segment that its name says, though another's content stands in it, whole."""
     path = os.path.join(directory, layout.segment_file_name(base_offset))
-    with refusals(path, "read"):
-        try:
-            with open(path, "rb") as file:
-                head = file.read(8)
-        except FileNotFoundError:
-            return None
+    head = read_bytes(path, 8) or b""
     content_offset = int.from_bytes(head, "big", signed=True)
     if len(head) < 8 or content_offset == base_offset:
         return None
@@ -292,16 +287,15 @@ def _read_checkpoint(directory: str, faults: list[FileFault]) -> Checkpoint | No
     state: Checkpoint | None = None
     try:
         state = file.read()
-        damaged = damaged_slots(file.path)
     except (CorruptDataError, UnsupportedFormatError) as error:
         faults.append(FileFault(file.path, " ".join(str(error).split()), "open it with the version that wrote it"))
         return None
-    if damaged:
+    if file.damaged_slots:
         advice = (
             "the other slot counts, and the next checkpoint writes this one anew" if state is not None
             else "no record is lost; the next open scans the whole log, which `logstore repair` does now"
         )
-        faults.append(FileFault(file.path, f"slot {' and '.join(map(str, damaged))} is damaged", advice))
+        faults.append(FileFault(file.path, f"slot {' and '.join(map(str, file.damaged_slots))} is damaged", advice))
     return state
 
 
