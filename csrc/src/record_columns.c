@@ -1,4 +1,4 @@
-#include "record_parse.h"
+#include "record_runs.h"
 
 /* The end and the odd cases are the iterator's: it goes over the batch again, at its own pace, and names the
  * fault. */
@@ -19,6 +19,11 @@ static LS_NOINLINE bool parse_carefully(const uint8_t *at, const uint8_t *end, c
     ls_fault unused;
     return ls_record_parse_careful(at, end, start, out, &unused) == LS_OK;
 }
+
+enum {
+    RUN_RECORDS_MIN = 8, /* fewer are not worth finding out about their shape */
+    SHORT_RUNS_MAX = 2   /* after so many in a batch its sizes are taken for mixed */
+};
 
 ls_status ls_columns_append(ls_columns *columns, const ls_batch_header *header, const uint8_t *payload,
                             const uint8_t *payload_end, const uint8_t *origin, ls_fault *fault) {
@@ -47,6 +52,8 @@ ls_status ls_columns_append(ls_columns *columns, const ls_batch_header *header, 
     bool with_headers = columns->headers_starts != NULL;
     int32_t *headers_starts = with_headers ? columns->headers_starts + first : NULL;
     int32_t *headers_counts = with_headers ? columns->headers_counts + first : NULL;
+    const ls_batch_rows rows = {offsets,      timestamps,  key_starts,     key_bytes,
+                             value_starts, value_bytes, headers_starts, headers_counts};
 
     int64_t base_offset = header->base_offset;
     /* With append time the deltas are masked away, and every timestamp is the batch's largest. */
@@ -56,7 +63,21 @@ ls_status ls_columns_append(ls_columns *columns, const ls_batch_header *header, 
 
     const uint8_t *at = payload;
     int32_t previous_delta = -1;
+    int32_t short_runs = 0;
+    int32_t run_at = records_count >= RUN_RECORDS_MIN ? 0 : -1;
+    bool same_size = true;
     for (int32_t i = 0; i < records_count; i++) {
+        if (i == run_at && previous_delta == i - 1) {
+            const uint8_t *run_start = at; /* a pointer whose address is taken would live in memory */
+            int32_t run_end =
+                ls_take_run(&run_start, payload_end, origin, i, records_count, &same_size, &rows, header);
+            short_runs += run_end - i < RUN_RECORDS_MIN;
+            at = run_start;
+            i = run_end;
+            previous_delta = i - 1;
+            if (i == records_count) break;
+            run_at = short_runs < SHORT_RUNS_MAX && records_count - i > RUN_RECORDS_MIN ? i + 1 : -1;
+        }
         ls_record_parts parts;
         if (LS_UNLIKELY(!ls_record_parse_fast(at, payload_end, &parts))) {
             /* Into a struct of its own: one whose address is taken would live in memory for all records. */

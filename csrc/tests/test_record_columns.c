@@ -5,7 +5,7 @@
 
 static const ls_fault no_fault = {LS_OK, 0, "", 0, 0, 0};
 
-enum { CAPACITY = 256 };
+enum { CAPACITY = 9000 };
 
 typedef struct column_arrays {
     int64_t offsets[CAPACITY];
@@ -195,6 +195,107 @@ static void test_refusals(void) {
     free(vector.bytes);
 }
 
+/* Records that a run can take, or just not. */
+typedef struct kind {
+    const char *name;
+    int records_count;
+    int value_bytes_min;
+    int value_bytes_max;
+    int nulls;     /* of so many values, and keys, one is null; 0: none */
+    int headers;   /* of so many records one has headers; 0: none */
+    int jitter_ms; /* timestamps differ by up to so much */
+    int key_bytes_max;
+} kind;
+
+static const kind kinds[] = {
+    {"one size", 700, 100, 100, 0, 0, 0, 16},
+    {"one size, large", 300, 1000, 1000, 0, 0, 1, 16},
+    {"around two bytes of length", 600, 20, 90, 0, 0, 0, 8},
+    {"around three bytes of length", 200, 8150, 8230, 0, 0, 0, 8},
+    {"tiny", 9000, 0, 3, 0, 0, 0, 0},
+    {"nulls", 700, 0, 80, 3, 0, 0, 70},
+    {"all null", 300, 0, 0, 1, 0, 0, 16},
+    {"headers", 300, 100, 100, 0, 1, 0, 16},
+    {"some headers", 700, 100, 100, 0, 50, 0, 16},
+    {"later and earlier", 700, 100, 100, 0, 0, 100, 16},
+    {"much later", 700, 60, 70, 0, 0, 20000, 16},
+};
+
+static uint64_t next_random(uint64_t *state) {
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return *state >> 33;
+}
+
+static int between(uint64_t *state, int least, int most) {
+    return least + (int)(next_random(state) % (uint64_t)(most - least + 1));
+}
+
+static void make_kind(const kind *made, uint64_t *state, ls_batch_builder *builder, ls_batch_header *header) {
+    static uint8_t bytes[9000];
+    ls_fault fault = no_fault;
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(next_random(state) % 3 * 85);
+    ls_batch_builder_init(builder, 4096, &fault);
+    int64_t timestamp = 1700000000000;
+    for (int i = 0; i < made->records_count; i++) {
+        ls_span key = {bytes, between(state, 0, made->key_bytes_max)};
+        ls_span value = {bytes, between(state, made->value_bytes_min, made->value_bytes_max)};
+        ls_record_header named = {.key = bytes, .key_bytes = 2, .value = bytes, .value_bytes = 5};
+        if (made->nulls != 0 && next_random(state) % (uint64_t)made->nulls == 0) key.size_bytes = -1;
+        if (made->nulls != 0 && next_random(state) % (uint64_t)made->nulls == 0) value.size_bytes = -1;
+        bool with_headers = made->headers != 0 && next_random(state) % (uint64_t)made->headers == 0;
+        int jitter_ms = between(state, -made->jitter_ms, made->jitter_ms);
+        int64_t at = timestamp + (made->jitter_ms == 0 ? i / 50 : jitter_ms);
+        REQUIRE_INT(ls_batch_builder_append(builder, at, key, value, with_headers ? &named : NULL,
+                                            with_headers ? 1 : 0, &fault),
+                    LS_OK);
+    }
+    ls_batch_stamp_fields fields = {
+        .base_offset = 5000, .producer_id = -1, .producer_epoch = -1, .base_sequence = -1};
+    ls_batch_builder_seal(builder, &fields, header);
+}
+
+static void test_runs_agree_with_iterator(void) {
+    enum { ROUNDS = 60 };
+    uint64_t state = 20261123;
+    size_t refused = 0;
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+        ls_batch_builder builder = {0};
+        ls_batch_header header;
+        make_kind(&kinds[k], &state, &builder, &header);
+        size_t size = builder.size_bytes - LS_BATCH_HEADER_BYTES;
+        uint8_t *payload = malloc(size + 1);
+        REQUIRE(payload != NULL);
+        for (int round = 0; round < ROUNDS; round++) {
+            /* Its end at the end of the memory, so that a sanitizer sees what is read behind it. */
+            uint8_t *start = payload + 1;
+            memcpy(start, builder.buffer + LS_BATCH_HEADER_BYTES, size);
+            char what[80];
+            snprintf(what, sizeof what, "%s, round %d", kinds[k].name, round);
+            if (round == 0) {
+                CHECK_INT(check_ways_agree(&header, start, start + size, what), LS_END);
+                continue;
+            }
+            if (round == 1) {
+                header.attributes |= LS_ATTRIBUTE_LOG_APPEND_TIME;
+                CHECK_INT(check_ways_agree(&header, start, start + size, what), LS_END);
+                continue;
+            }
+            header.attributes = 0;
+            /* In front, where a run begins, or anywhere. */
+            size_t within = round % 2 == 0 && size > 400 ? 400 : size;
+            for (int hit = 0; hit <= round % 3; hit++) {
+                uint8_t *byte = start + next_random(&state) % within;
+                unsigned damaged = *byte ^ (1u << next_random(&state) % 8);
+                *byte = (uint8_t)(damaged & 0xffu);
+            }
+            if (check_ways_agree(&header, start, start + size, what) == LS_CORRUPT) refused++;
+        }
+        free(payload);
+        ls_batch_builder_free(&builder);
+    }
+    CHECK(refused > 20);
+}
+
 /* The fast varints against the plain ones, at each width's edges. */
 static void test_wide_varints(void) {
     for (unsigned width = 0; width < 56; width++) {
@@ -222,6 +323,7 @@ static void test_wide_varints(void) {
 int main(void) {
     RUN(test_agrees_with_iterator);
     RUN(test_agrees_on_damage);
+    RUN(test_runs_agree_with_iterator);
     RUN(test_appends_behind_others);
     RUN(test_refusals);
     RUN(test_wide_varints);
