@@ -11,7 +11,7 @@ RECORDS = 1_000
 
 def build(value_bytes: int) -> object:
     """A batch of a thousand records of the sample."""
-    from logstore._native.record_batch import RecordBatchBuilder
+    from logstore._native.record_batch_builder import RecordBatchBuilder
 
     sample = sample_records(RECORDS, value_bytes)
     builder = RecordBatchBuilder()

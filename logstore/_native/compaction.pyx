@@ -5,6 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memmove, memset
+from logstore._native.batch_codecs cimport compressed_batch
 from logstore._native.core cimport (
     LS_COMPACTION_COMPRESS,
     LS_COMPACTION_FULL,
@@ -76,7 +77,7 @@ from logstore._native.core cimport (
     ls_transaction_history_set_producers,
 )
 from logstore._native.faults cimport raise_fault
-from logstore._native.record_batch cimport RecordBatch, compressed_batch
+from logstore._native.record_batch cimport RecordBatch
 from logstore._native.segment cimport Segment
 
 import os

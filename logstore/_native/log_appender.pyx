@@ -10,6 +10,7 @@ from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.string cimport memset
+from logstore._native.batch_codecs cimport compressed_batch
 from logstore._native.clock cimport ls_recent_ms
 from logstore._native.core cimport (
     LS_ATTRIBUTE_LOG_APPEND_TIME,
@@ -63,7 +64,7 @@ from logstore._native.log_flusher cimport CLOSED, FAILED, FORKED, READ_ONLY, WRI
 from logstore._native.log_state cimport TAIL_BYTES_MAX
 from logstore._native.producer_batches cimport marker_of
 from logstore._native.published cimport ls_publish
-from logstore._native.record_batch cimport RecordBatch, compressed_batch
+from logstore._native.record_batch cimport RecordBatch
 from logstore._native.segment cimport Segment
 from logstore._native.spans cimport HeaderList, SpanArray, span_of, takes_bytes
 from logstore._native.writer_lock cimport (

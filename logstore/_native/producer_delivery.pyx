@@ -11,6 +11,7 @@ from time import monotonic, sleep
 
 cimport cython
 from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint8_t
+from logstore._native.batch_codecs cimport compressed_batch
 from logstore._native.core cimport (
     LS_ATTRIBUTE_LOG_APPEND_TIME,
     LS_ATTRIBUTE_TRANSACTIONAL,
@@ -23,7 +24,7 @@ from logstore._native.core cimport (
     ls_fault,
 )
 from logstore._native.producer_queue cimport BufferPool, PartitionQueue
-from logstore._native.record_batch cimport RecordBatch, compressed_batch
+from logstore._native.record_batch cimport RecordBatch
 from logstore._native.record_future cimport BATCH_APPENDED, BATCH_OPEN, BATCH_SEALED, ProducerBatch, run_callback
 
 from logstore.errors import ClosedError, InvalidRequestError, InvalidTxnStateError, RequestTimeoutError

@@ -71,7 +71,3 @@ cdef class RecordIterator:
 
 cdef Record new_record(RecordBatch batch, const ls_record *raw)
 cdef int raise_in_batch(RecordBatch batch, const void *fault) except -1
-
-
-# A sealed, uncompressed batch with its payload compressed; *header becomes that of the result.
-cdef bytes compressed_batch(ls_batch_header *header, const uint8_t *batch, size_t batch_bytes, int codec, object level)

@@ -1,14 +1,9 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from logstore.model import BytesLike, Headers, TimestampType
+from logstore.model import BytesLike, TimestampType
 
 MEMORY_PATH: str
 
-def set_codecs(
-    compress: Callable[[int, BytesLike, int | None], bytes],
-    decompress: Callable[[int, BytesLike, int, str, int], bytes],
-) -> None: ...
-def set_decompressed_bytes_max(limit_bytes: int) -> int: ...
 def batch_positions(data: BytesLike, path: str = ...) -> list[tuple[int, int, int, int]]: ...
 def stamp_timestamps(batch: bytearray, log_append_time: bool, max_timestamp: int) -> None: ...
 
@@ -83,34 +78,3 @@ class RecordBatch:
     def is_transactional(self) -> bool: ...
     @property
     def has_delete_horizon(self) -> bool: ...
-
-class RecordBatchBuilder:
-    def __init__(self, capacity_bytes: int = 4096): ...
-    def __len__(self) -> int: ...
-    @property
-    def size_bytes(self) -> int: ...
-    def append(
-        self,
-        value: BytesLike | None,
-        key: BytesLike | None = None,
-        *,
-        headers: Headers | None = None,
-        timestamp: int = -1,
-    ) -> int: ...
-    def build(
-        self,
-        *,
-        base_offset: int = 0,
-        codec: int = 0,
-        level: int | None = None,
-        partition_leader_epoch: int = -1,
-        log_append_timestamp: int | None = None,
-        transactional: bool = False,
-        control: bool = False,
-        producer_id: int = -1,
-        producer_epoch: int = -1,
-        base_sequence: int = -1,
-        topic: str = "",
-        partition: int = 0,
-        with_keys: bool = False,
-    ) -> RecordBatch: ...

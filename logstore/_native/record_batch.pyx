@@ -1,39 +1,29 @@
-"""Record batches as Python objects: building, validating, iterating.
+"""Record batches as Python objects: validating, iterating.
 
 A `RecordBatch` exists only through `RecordBatchBuilder.build` or `RecordBatch.validated`; unvalidated bytes have no
 iterator. The type is the proof.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.object cimport PyObject, PyTypeObject
-from libc.stdint cimport INT64_MAX, INT64_MIN, int16_t, int32_t, int64_t, uint8_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from logstore._native.batch_codecs cimport decompressed_payload
 from logstore._native.core cimport (
     LS_ATTRIBUTE_CONTROL,
     LS_ATTRIBUTE_DELETE_HORIZON,
     LS_ATTRIBUTE_LOG_APPEND_TIME,
     LS_ATTRIBUTE_TRANSACTIONAL,
     LS_BATCH_HEADER_BYTES,
-    LS_CODEC_MASK,
     LS_CODEC_NONE,
     LS_END,
     LS_OK,
-    ls_batch_builder,
-    ls_batch_builder_append,
-    ls_batch_builder_free,
-    ls_batch_builder_init,
-    ls_batch_builder_reset,
-    ls_batch_builder_seal,
     ls_batch_check_records,
     ls_batch_codec,
-    ls_batch_crc,
-    ls_batch_header_write,
     ls_batch_last_offset,
     ls_batch_size_bytes,
-    ls_batch_stamp_fields,
     ls_batch_stamp_timestamps,
     ls_batch_validate,
     ls_fault,
@@ -43,44 +33,13 @@ from logstore._native.core cimport (
     ls_record_iterator,
     ls_record_iterator_init,
     ls_record_iterator_next,
-    ls_span,
     ls_status,
 )
 from logstore._native.faults cimport raise_fault
-from logstore._native.spans cimport HeaderList, span_of
 
-from logstore.errors import InvalidRequestError, RecordTooLargeError
+from logstore.errors import InvalidRequestError
 
 MEMORY_PATH = "<memory>"
-
-# Set once by logstore.records, which sits above this layer: (codec, payload, limit_bytes) -> bytes, and
-# (codec, payload, level) -> bytes.
-cdef object _decompress = None
-cdef object _compress = None
-cdef Py_ssize_t _decompressed_bytes_max = 1 << 30
-
-
-def set_codecs(compress, decompress):
-    """Hands the codecs in; called once by `logstore.records`."""
-    global _compress, _decompress
-    _compress = compress
-    _decompress = decompress
-
-
-def set_decompressed_bytes_max(Py_ssize_t limit_bytes):
-    """The largest payload a compressed batch may unfold to, in bytes; 1 GiB unless set. Process-wide.
-
-    Returns
-    -------
-    int
-        The limit before.
-    """
-    global _decompressed_bytes_max
-    if limit_bytes < 1:
-        raise InvalidRequestError(f"the limit must be at least 1 byte, not {limit_bytes}")
-    before = _decompressed_bytes_max
-    _decompressed_bytes_max = limit_bytes
-    return before
 
 
 @cython.final
@@ -192,10 +151,7 @@ cdef class RecordBatch:
             self.payload_end = self.data + LS_BATCH_HEADER_BYTES + stored
             self.payload = self.data + LS_BATCH_HEADER_BYTES
             return 0
-        if _decompress is None:
-            raise AssertionError("logstore.records was not imported")
-        opened = _decompress(codec, memoryview(self)[LS_BATCH_HEADER_BYTES:], _decompressed_bytes_max, self.path,
-                             self.position)
+        opened = decompressed_payload(codec, memoryview(self)[LS_BATCH_HEADER_BYTES:], self.path, self.position)
         self.payload_owner = opened
         if opened.shape[0] == 0:
             self.payload_end = self.data
@@ -505,6 +461,8 @@ cdef class Record:
 
 def _record_from_parts(topic, partition, offset, timestamp, timestamp_type, key, value, headers):
     """Rebuilds a pickled record over a batch of its own."""
+    from logstore._native.record_batch_builder import RecordBatchBuilder
+
     builder = RecordBatchBuilder()
     builder.append(value, key, headers=headers, timestamp=timestamp)
     batch = builder.build(base_offset=offset, topic=topic, partition=partition,
@@ -614,159 +572,6 @@ cdef class RecordIterator:
                 return record
             self.feed.leave()
         raise StopIteration
-
-
-@cython.final
-cdef class RecordBatchBuilder:
-    """Encodes records into one batch. One thread at a time.
-
-    Parameters
-    ----------
-    capacity_bytes : int
-        First size of the buffer; it grows as needed.
-    """
-
-    cdef ls_batch_builder builder
-
-    def __cinit__(self, Py_ssize_t capacity_bytes=4096):
-        cdef ls_fault fault
-        memset(&self.builder, 0, sizeof(self.builder))
-        if ls_batch_builder_init(&self.builder, capacity_bytes, &fault) != LS_OK:
-            raise_fault(&fault, MEMORY_PATH)
-
-    def __dealloc__(self):
-        ls_batch_builder_free(&self.builder)
-
-    def __len__(self):
-        return self.builder.records_count
-
-    @property
-    def size_bytes(self):
-        """Bytes of the batch so far, header included."""
-        return self.builder.size_bytes
-
-    def append(self, value, key=None, *, headers=None, int64_t timestamp=-1):
-        """Adds one record.
-
-        Parameters
-        ----------
-        value, key : bytes-like or None
-        headers : sequence of (str, bytes or None), optional
-        timestamp : int
-            Milliseconds UTC; -1 for none.
-
-        Returns
-        -------
-        int
-            The record's index in the batch.
-
-        Raises
-        ------
-        InvalidRequestError
-            A value of the wrong type, or a timestamp below -1.
-        RecordTooLargeError
-            The batch would pass 2 GiB.
-        """
-        cdef HeaderList header_list = None
-        cdef ls_span key_span, value_span
-        cdef ls_fault fault
-        if timestamp < -1:
-            raise InvalidRequestError(f"a timestamp must be -1 or later, not {timestamp}")
-        _keep_key = span_of(key, "key", &key_span)
-        _keep_value = span_of(value, "value", &value_span)
-        if headers is not None:
-            header_list = HeaderList.create(headers)
-        if ls_batch_builder_append(&self.builder, timestamp, key_span, value_span,
-                                   header_list.items if header_list is not None else NULL,
-                                   header_list.count if header_list is not None else 0, &fault) != LS_OK:
-            raise_fault(&fault, MEMORY_PATH)
-        return self.builder.records_count - 1
-
-    def build(self, *, int64_t base_offset=0, int codec=LS_CODEC_NONE, level=None, int32_t partition_leader_epoch=-1,
-              log_append_timestamp=None, bint transactional=False, bint control=False, int64_t producer_id=-1,
-              int16_t producer_epoch=-1, int32_t base_sequence=-1, str topic="", int partition=0, bint with_keys=False):
-        """Seals the records into a `RecordBatch` and leaves the builder empty.
-
-        Parameters
-        ----------
-        base_offset : int
-            0 for a batch that a log is to place.
-        codec : int
-            0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.
-        level : int, optional
-            The codec's level; None for its default.
-        partition_leader_epoch : int
-            -1 where the log is to stamp it.
-        log_append_timestamp : int, optional
-            Makes the batch one of append time, with this as every record's timestamp.
-        transactional, control, producer_id, producer_epoch, base_sequence
-            As in the batch header.
-        with_keys : bool
-            The caller says that every record has a key, and gives the batch away to `Log.append_built`, which need not
-            check it then and stamps it in place.
-
-        Returns
-        -------
-        RecordBatch
-
-        Raises
-        ------
-        InvalidRequestError
-            No records, or an unknown codec.
-        """
-        cdef ls_batch_stamp_fields fields
-        cdef ls_batch_header header
-        cdef bytes sealed
-        cdef RecordBatch batch
-        if self.builder.records_count == 0:
-            raise InvalidRequestError("a batch needs at least one record; append one first")
-        fields.base_offset = base_offset
-        fields.partition_leader_epoch = partition_leader_epoch
-        fields.attributes = 0
-        fields.log_append_timestamp = -1
-        if log_append_timestamp is not None:
-            fields.attributes |= LS_ATTRIBUTE_LOG_APPEND_TIME
-            fields.log_append_timestamp = log_append_timestamp
-        if transactional:
-            fields.attributes |= LS_ATTRIBUTE_TRANSACTIONAL
-        if control:
-            fields.attributes |= LS_ATTRIBUTE_CONTROL
-        fields.producer_id = producer_id
-        fields.producer_epoch = producer_epoch
-        fields.base_sequence = base_sequence
-        ls_batch_builder_seal(&self.builder, &fields, &header)
-        if codec == LS_CODEC_NONE:
-            sealed = PyBytes_FromStringAndSize(<const char *>self.builder.buffer, self.builder.size_bytes)
-        else:
-            sealed = compressed_batch(&header, self.builder.buffer, self.builder.size_bytes, codec, level)
-        ls_batch_builder_reset(&self.builder)
-        batch = RecordBatch.wrap(sealed, <const uint8_t *>PyBytes_AS_STRING(sealed), &header, topic, partition,
-                                 MEMORY_PATH, 0)
-        batch.is_stampable = with_keys
-        return batch
-
-
-cdef bytes compressed_batch(ls_batch_header *header, const uint8_t *batch, size_t batch_bytes, int codec,
-                            object level):
-    """A sealed, uncompressed batch with its payload compressed; *header becomes that of the result."""
-    cdef bytes out
-    cdef const uint8_t[::1] payload
-    cdef uint8_t *at
-    if _compress is None:
-        raise AssertionError("logstore.records was not imported")
-    payload = _compress(codec, PyBytes_FromStringAndSize(<const char *>batch + LS_BATCH_HEADER_BYTES,
-                                                         batch_bytes - LS_BATCH_HEADER_BYTES), level)
-    if payload.shape[0] > 0x7fffffff - LS_BATCH_HEADER_BYTES:
-        raise RecordTooLargeError(f"a batch of {payload.shape[0]} bytes passes the format's limit of 2 GiB")
-    out = PyBytes_FromStringAndSize(NULL, LS_BATCH_HEADER_BYTES + payload.shape[0])
-    at = <uint8_t *>PyBytes_AS_STRING(out)
-    memcpy(at + LS_BATCH_HEADER_BYTES, &payload[0], payload.shape[0])
-    header.batch_length = <int32_t>(LS_BATCH_HEADER_BYTES - 12 + payload.shape[0])
-    header.attributes = <int16_t>((header.attributes & ~LS_CODEC_MASK) | codec)
-    ls_batch_header_write(header, at)
-    header.crc = ls_batch_crc(at, PyBytes_GET_SIZE(out))
-    ls_batch_header_write(header, at)
-    return out
 
 
 def batch_positions(const uint8_t[::1] data not None, str path=MEMORY_PATH):

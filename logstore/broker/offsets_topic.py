@@ -7,7 +7,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from logstore._native.record_batch import RecordBatchBuilder
+from logstore._native.record_batch_builder import RecordBatchBuilder
 from logstore.errors import UnknownTopicOrPartitionError
 from logstore.model import Headers
 from logstore.storage.config import INT64_MAX, TopicConfig

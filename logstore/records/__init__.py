@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from logstore._native.record_batch import set_codecs
+from logstore._native.batch_codecs import set_codecs
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]

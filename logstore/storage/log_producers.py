@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from logstore._native.log_appender import LogAppender, durability_level
 from logstore._native.log_cursor import LogCursor
 from logstore._native.producer_batches import ProducerBatches, ProducerHeader
-from logstore._native.record_batch import RecordBatchBuilder
+from logstore._native.record_batch_builder import RecordBatchBuilder
 from logstore._native.segment import Segment
 from logstore.errors import ClosedError, CorruptDataError, InvalidRequestError, OffsetOutOfRangeError, StorageFailureError
 from logstore.model import Durability, IsolationLevel

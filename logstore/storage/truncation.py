@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from logstore._native.log_cursor import LogCursor
-from logstore._native.record_batch import Record, RecordBatch, RecordBatchBuilder
+from logstore._native.record_batch import Record, RecordBatch
+from logstore._native.record_batch_builder import RecordBatchBuilder
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint
 from logstore.storage.files import replace_file

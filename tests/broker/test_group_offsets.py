@@ -10,7 +10,7 @@ from virtual_time import VirtualTime
 
 import logstore
 from logstore import OffsetAndMetadata, TopicPartition, errors
-from logstore._native.record_batch import RecordBatchBuilder
+from logstore._native.record_batch_builder import RecordBatchBuilder
 from logstore.broker.offsets_schema import (
     GroupValue,
     OffsetValue,

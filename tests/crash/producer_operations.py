@@ -14,7 +14,7 @@ import operations
 from operations import SETTINGS
 
 import logstore
-from logstore._native.record_batch import RecordBatchBuilder
+from logstore._native.record_batch_builder import RecordBatchBuilder
 
 PADDING = bytes(150)
 NOW_MS = time.time_ns() // 1_000_000

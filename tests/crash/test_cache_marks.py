@@ -350,7 +350,7 @@ def random_work(seed: int) -> Callable[[Log], None]:
 
 
 def append_idempotent(log: Log, sequence: int, count: int) -> int:
-    from logstore._native.record_batch import RecordBatchBuilder
+    from logstore._native.record_batch_builder import RecordBatchBuilder
 
     builder = RecordBatchBuilder(1024)
     for number in range(count):

@@ -11,7 +11,7 @@ from aiokafka.record.memory_records import MemoryRecords as AiokafkaRecords
 from golden_vectors import SEGMENT, SEGMENT_BASE_OFFSET
 from kafka.record.memory_records import MemoryRecords as KafkaPythonRecords
 
-from logstore._native.record_batch import RecordBatchBuilder
+from logstore._native.record_batch_builder import RecordBatchBuilder
 from logstore.errors import CorruptDataError
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log

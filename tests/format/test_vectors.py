@@ -11,7 +11,8 @@ from golden_vectors import (
     vector_bytes,
 )
 
-from logstore._native.record_batch import RecordBatch, RecordBatchBuilder
+from logstore._native.record_batch import RecordBatch
+from logstore._native.record_batch_builder import RecordBatchBuilder
 from logstore.errors import (
     CorruptDataError,
     InvalidRecordError,

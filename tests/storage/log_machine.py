@@ -20,7 +20,8 @@ from manual_scheduler import ManualScheduler
 from reference_codec import decode_log
 from reference_files import derive_indexes, encode_offset_index, encode_time_index
 
-from logstore._native.record_batch import Record, RecordBatch, RecordBatchBuilder
+from logstore._native.record_batch import Record, RecordBatch
+from logstore._native.record_batch_builder import RecordBatchBuilder
 from logstore.errors import CorruptDataError, OffsetOutOfRangeError, RecordTooLargeError
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from logstore._native.record_batch import RecordBatch, RecordBatchBuilder
+from logstore._native.record_batch import RecordBatch
+from logstore._native.record_batch_builder import RecordBatchBuilder
 
 START_MS = 1_700_000_000_000
 

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 from manual_scheduler import ManualScheduler
 
-from logstore._native.record_batch import RecordBatchBuilder
+from logstore._native.record_batch_builder import RecordBatchBuilder
 from logstore.errors import (
     ClosedError,
     InvalidRecordError,

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import logstore
-from logstore._native.record_batch import RecordBatchBuilder
+from logstore._native.record_batch_builder import RecordBatchBuilder
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from logstore._native.record_batch import RecordBatchBuilder
+from logstore._native.record_batch_builder import RecordBatchBuilder
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
 from logstore.storage.verification import FileFault, verify_partition

@@ -87,7 +87,7 @@ def test_a_rebuilt_index_is_written_when_the_log_is_closed(tmp_path, suffix, dam
 
 
 def test_a_log_with_gaps_stays_one_when_its_checkpoint_is_lost(tmp_path):
-    from logstore._native.record_batch import RecordBatchBuilder
+    from logstore._native.record_batch_builder import RecordBatchBuilder
 
     with open_log(tmp_path) as log:
         for base_offset in (0, 5, 9):

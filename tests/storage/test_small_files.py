@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from logstore._native.record_batch import RecordBatchBuilder
+from logstore._native.record_batch_builder import RecordBatchBuilder
 from logstore.errors import (
     CorruptDataError,
     DataDirLockedError,
