@@ -94,6 +94,7 @@ cdef class LogAppender(LogFlusher):
     cdef int publish_end(self) except -1
     cdef int write_batch(self, const void *header, const void *batch, size_t batch_bytes) except -1
     cdef object plan_for(self, const void *header, const uint8_t *batch, bint checked)
+    cdef tuple plan_next(self, const void *opaque)
     cdef int take_over(self, object changes) except -1
     cdef int acknowledge(self, int64_t end_offset, int level) except -1
 

@@ -103,9 +103,16 @@ cdef int PLAN_CLOSES = 2
 cdef int PLAN_ABORTED = 3
 cdef int PLAN_FIRST_UNSTABLE_OFFSET = 4
 cdef int PLAN_REPEATS = 5
+cdef int PRODUCER_EPOCH = 1
+cdef int PRODUCER_COORDINATOR_EPOCH = 2
 cdef int PRODUCER_TRANSACTION_OFFSET = 4
+cdef int PRODUCER_BATCHES = 5
+cdef int BATCH_LAST_SEQUENCE = 0
 cdef int REPEATED_LAST_OFFSET = 1
 cdef int REPEATED_TIMESTAMP = 3
+cdef int BATCHES_KEPT = 5
+cdef int64_t SEQUENCE_MAX = 2**31 - 1
+cdef object new_tuple = tuple.__new__
 
 # What a record without headers adds at most, besides its key and value.
 cdef int64_t RECORD_OVERHEAD_BYTES_MAX = ls_record_size_bytes_max(-1, -1, NULL, 0)
@@ -959,11 +966,42 @@ cdef class LogAppender(LogFlusher):
             return self.producer_state.plan_marker(header.producer_id, header.producer_epoch, marker == 1,
                                                    coordinator_epoch, header.base_offset, header.max_timestamp, checked)
         if marker == -1:
+            if checked and not header.attributes & LS_ATTRIBUTE_TRANSACTIONAL and not self.open_transactions:
+                plan = self.plan_next(header)
+                if plan is not None:
+                    return plan
             return self.producer_state.plan_batch(
                 header.producer_id, header.producer_epoch, header.base_sequence, header.base_offset,
                 ls_batch_last_offset(header), header.max_timestamp,
                 bool(header.attributes & LS_ATTRIBUTE_TRANSACTIONAL), checked)
         return None
+
+    cdef tuple plan_next(self, const void *opaque):
+        """The plan of the usual batch, which goes on where its producer's last one ended, while no transaction is open; as
+        `ProducerState.plan_batch` makes it. None for any other, which that one judges."""
+        cdef const ls_batch_header *header = <const ls_batch_header *>opaque
+        cdef object producer_id = header.producer_id
+        cdef object known = (<dict>self.producers).get(producer_id)
+        cdef tuple producer, batches
+        cdef int64_t sequence
+        if known is None:
+            return None
+        producer = <tuple>known
+        batches = <tuple>producer[PRODUCER_BATCHES]
+        if (producer[PRODUCER_EPOCH] != header.producer_epoch or producer[PRODUCER_TRANSACTION_OFFSET] != -1
+                or not batches):
+            return None
+        before = batches[len(batches) - 1]
+        sequence = (<tuple>before)[BATCH_LAST_SEQUENCE]
+        if header.base_sequence < 0 or header.base_sequence != sequence + 1:
+            return None
+        sequence = (header.base_sequence + <int64_t>header.last_offset_delta) & SEQUENCE_MAX
+        appended = new_tuple(type(before), (sequence, ls_batch_last_offset(header), header.last_offset_delta,
+                                            header.max_timestamp))
+        batches = batches[max(len(batches) - (BATCHES_KEPT - 1), 0):] + (appended,)
+        producer = <tuple>new_tuple(type(producer), (
+            producer_id, producer[PRODUCER_EPOCH], producer[PRODUCER_COORDINATOR_EPOCH], header.max_timestamp, -1, batches))
+        return producer, -1, False, None, INT64_MAX, None
 
     cdef int take_over(self, object changes) except -1:
         """After the write, before its end is published: nothing here lets a signal handler in between."""

@@ -148,9 +148,27 @@ def test_logs_without_producer_ids_write_nothing_more(open_log):
 
 def test_names_of_fields_agree_with_those_the_appender_goes_by():
     assert Plan._fields == ("producer", "opens", "closes", "aborted", "first_unstable_offset", "repeats")
-    assert Producer._fields.index("producer_id") == 0
-    assert Producer._fields.index("transaction_offset") == 4
-    assert ProducerBatch._fields.index("last_offset") == 1
+    assert Producer._fields == ("producer_id", "epoch", "coordinator_epoch", "last_timestamp", "transaction_offset", "batches")
+    assert ProducerBatch._fields == ("last_sequence", "last_offset", "offset_delta", "timestamp")
+
+
+@pytest.mark.parametrize("first", [0, 2**31 - 4])
+def test_what_the_appender_notes_of_a_batch_that_goes_on_is_what_the_state_plans(open_log, first):
+    """The usual batch is planned where it is appended; replaying the log plans each by `ProducerState.plan_batch`."""
+    log = open_log()
+    sequence = first
+    for number in range(12):
+        count = 1 + number % 3
+        log.append_as_leader(produced(7, sequence, count, timestamp=START_MS + number))
+        sequence = (sequence + count) % 2**31
+    state = producer_state.ProducerState("t-0")
+    for batch in log.fetch(0):
+        state.apply(state.plan_batch(
+            7, 0, batch.base_sequence, batch.base_offset, batch.last_offset, batch.max_timestamp, False, True
+        ))  # fmt: skip
+    assert log._producer_state.producers == state.producers
+    assert [type(batch) for batch in log._producer_state.producers[7].batches] == [ProducerBatch] * 5
+    assert type(log._producer_state.producers[7]) is Producer
 
 
 # ---- transactions ---------------------------------------------------------------------------------
