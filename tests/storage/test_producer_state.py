@@ -148,7 +148,9 @@ def test_logs_without_producer_ids_write_nothing_more(open_log):
 
 def test_names_of_fields_agree_with_those_the_appender_goes_by():
     assert Plan._fields == ("producer", "opens", "closes", "aborted", "first_unstable_offset", "repeats")
-    assert Producer._fields == ("producer_id", "epoch", "coordinator_epoch", "last_timestamp", "transaction_offset", "batches")
+    assert Producer._fields == (
+        "producer_id", "epoch", "coordinator_epoch", "last_timestamp", "transaction_offset", "batches",
+    )  # fmt: skip
     assert ProducerBatch._fields == ("last_sequence", "last_offset", "offset_delta", "timestamp")
 
 
