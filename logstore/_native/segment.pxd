@@ -26,7 +26,12 @@ cdef class Segment:
     cdef Segment opened(self)
     cdef int open_file(self, int mode, const ls_segment_state *state) except -1
     cdef int load_indexes(self, int64_t trusted_bytes, int64_t trusted_offset) except -1
-    cdef int drop_indexes(self) except -1
-    cdef bint had_entries(self, int64_t trusted_bytes) except -1
     cdef int rebuild_sealed(self, int64_t size_bytes) except -1
     cdef int locate_batch(self, int64_t offset, ls_batch_location *location) except -1
+
+
+cdef Segment make_segment(str path, int64_t base_offset, int64_t end_offset_max, int32_t index_interval_bytes,
+                          int64_t index_bytes, bint contiguous, bint writable)
+
+# Of a segment without batches.
+cdef void empty_state(ls_segment_state *state, int64_t base_offset)

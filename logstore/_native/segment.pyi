@@ -1,4 +1,3 @@
-from collections.abc import Mapping
 from typing import NamedTuple
 
 class SegmentScan(NamedTuple):
@@ -14,8 +13,6 @@ class SegmentScan(NamedTuple):
     next_valid_position: int
     is_filled: bool
 
-def file_identity(path: str) -> tuple[int, int, int, int] | None: ...
-
 class Segment:
     path: str
     base_offset: int
@@ -26,37 +23,6 @@ class Segment:
     def create(
         path: str, base_offset: int, *, index_interval_bytes: int, index_bytes: int, contiguous: bool = False
     ) -> Segment: ...
-    @staticmethod
-    def reopen(
-        path: str,
-        base_offset: int,
-        *,
-        index_interval_bytes: int,
-        index_bytes: int,
-        trusted_bytes: int,
-        trusted_offset: int,
-        writable: bool,
-        deep: bool = True,
-        contiguous: bool = False,
-    ) -> tuple[Segment, SegmentScan]: ...
-    @staticmethod
-    def resume(
-        path: str,
-        base_offset: int,
-        *,
-        index_interval_bytes: int,
-        index_bytes: int,
-        size_bytes: int,
-        next_offset: int,
-        max_timestamp: int,
-        max_timestamp_offset: int,
-        first_batch_max_timestamp: int,
-        last_leader_epoch: int,
-        offset_entries: int,
-        time_entries: int,
-        writable: bool,
-        contiguous: bool = False,
-    ) -> tuple[Segment, SegmentScan] | None: ...
     @staticmethod
     def sealed(
         path: str,
@@ -105,5 +71,3 @@ class Segment:
     @property
     def index_entries_count(self) -> tuple[int, int]: ...
     def index_written(self, offset_bytes: int, time_bytes: int) -> None: ...
-
-def learn_facts(segments: tuple[Segment, ...], directory: str, digests: Mapping[int, object]) -> None: ...

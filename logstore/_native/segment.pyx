@@ -3,23 +3,18 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from logstore._native.core cimport (
-    LS_BATCH_HEADER_BYTES,
-    LS_BATCH_OVERHEAD_BYTES,
     LS_DIGEST_BYTES,
     LS_END,
     LS_FILE_CREATE,
     LS_FILE_READ,
-    LS_FILE_WRITE,
     LS_OFFSET_INDEX_ENTRY_BYTES,
     LS_OK,
     LS_TAIL_CORRUPT,
     LS_TAIL_NONE,
     LS_TAIL_TORN,
     LS_TIME_INDEX_ENTRY_BYTES,
-    LS_UNSUPPORTED,
     ls_batch_last_offset,
     ls_batch_location,
     ls_batch_size_bytes,
@@ -28,18 +23,12 @@ from logstore._native.core cimport (
     ls_fault,
     ls_file,
     ls_file_close,
-    ls_file_facts,
-    ls_file_identify,
-    ls_file_identity,
-    ls_file_look_at_logs,
     ls_file_open,
     ls_file_sync,
     ls_offset_index,
     ls_offset_index_count,
     ls_offset_index_encode,
     ls_offset_index_entry,
-    ls_offset_index_load,
-    ls_offset_index_truncate_position,
     ls_recovery_report,
     ls_segment,
     ls_segment_allow_gaps,
@@ -68,16 +57,23 @@ from logstore._native.core cimport (
     ls_time_index_count,
     ls_time_index_encode,
     ls_time_index_entry,
-    ls_time_index_load,
-    ls_time_index_truncate,
 )
 from logstore._native.faults cimport raise_fault
+from logstore._native.index_files cimport (
+    closing_timestamp,
+    had_entries,
+    load_index_files,
+    load_offset_bytes,
+    load_time_bytes,
+    offset_entries_below,
+    time_entries_below,
+)
 
 import os
 import time
 from typing import NamedTuple
 
-from logstore.errors import CorruptDataError, UnsupportedFormatError
+from logstore.errors import CorruptDataError
 
 
 # Sealed segments of this process that stay open once they were read; beyond, each reader opens its own and closes it when it
@@ -125,27 +121,12 @@ class SegmentScan(NamedTuple):
 _TAILS = {LS_TAIL_NONE: "none", LS_TAIL_TORN: "torn", LS_TAIL_CORRUPT: "corrupt"}
 
 
-def _read_whole(path):
-    """The bytes of an index file, or None where there is none to trust."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-
-
 @cython.final
 cdef class Segment:
     """One segment of a log.
 
-    Made by `create` (a new active one), `reopen` (the active one of an existing log) and `sealed` (opened when first
-    read). One writer at a time; any number of readers.
+    Made by `create` (a new active one), `sealed` (opened when first read), and by `segment_opening` (the active one of an
+    existing log). One writer at a time; any number of readers.
     """
 
     def __init__(self):
@@ -158,22 +139,6 @@ cdef class Segment:
         if self.segment != NULL:
             with nogil:  # of a deleted file the last one to close it frees the bytes, which takes a while
                 ls_segment_free(self.segment)
-
-    @staticmethod
-    def _make(str path, int64_t base_offset, int64_t end_offset_max, int32_t index_interval_bytes,
-              int64_t index_bytes, bint contiguous, bint writable):
-        cdef Segment made = Segment.__new__(Segment)
-        made.path = path
-        made.base_offset = base_offset
-        made.writable = writable
-        made.created_ms = time.time_ns() // 1_000_000
-        made.options.base_offset = base_offset
-        made.options.end_offset_max = end_offset_max
-        made.options.index_interval_bytes = index_interval_bytes
-        made.options.offset_index_capacity = index_bytes // LS_OFFSET_INDEX_ENTRY_BYTES
-        made.options.time_index_capacity = index_bytes // LS_TIME_INDEX_ENTRY_BYTES
-        made.options.is_contiguous = contiguous
-        return made
 
     @staticmethod
     def create(str path, int64_t base_offset, *, int32_t index_interval_bytes, int64_t index_bytes,
@@ -198,165 +163,18 @@ cdef class Segment:
         ------
         StorageFailureError
         """
-        cdef Segment made = Segment._make(path, base_offset, INT64_MAX, index_interval_bytes, index_bytes, contiguous,
-                                          True)
+        cdef Segment made = make_segment(path, base_offset, INT64_MAX, index_interval_bytes, index_bytes, contiguous,
+                                         True)
         cdef ls_segment_state state
         empty_state(&state, base_offset)
         made.open_file(LS_FILE_CREATE, &state)
         return made
-
-    @staticmethod
-    def reopen(str path, int64_t base_offset, *, int32_t index_interval_bytes, int64_t index_bytes,
-               int64_t trusted_bytes, int64_t trusted_offset, bint writable, bint deep=True, bint contiguous=False):
-        """Opens the active segment of an existing log: its index files are used up to ``trusted_bytes``, and the
-        rest of the .log is scanned.
-
-        Parameters
-        ----------
-        trusted_bytes : int
-            Up to here, a batch boundary, the file is known to be sound and on disk; 0 if nothing is known.
-        trusted_offset : int
-            Next offset at that boundary.
-        deep : bool
-            Whether the scan verifies CRCs or structure alone.
-
-        Returns
-        -------
-        tuple[Segment, SegmentScan]
-
-        Raises
-        ------
-        StorageFailureError
-            The file can't be opened or read.
-        CorruptDataError
-            The file is shorter than what was known to be on disk, or the trusted part does not start a batch.
-        """
-        cdef Segment made = Segment._make(path, base_offset, INT64_MAX, index_interval_bytes, index_bytes, contiguous,
-                                          writable)
-        cdef ls_segment_state state
-        cdef int64_t size = os.path.getsize(path)
-        cdef int64_t position = 0
-        cdef int64_t next_offset = base_offset
-        cdef int64_t offset = 0
-        cdef int32_t entry_position = 0
-        cdef ls_offset_index *offset_index
-        cdef ls_time_index *time_index
-        cdef size_t count
-        cdef int64_t timestamp = -1
-        cdef int64_t timestamp_offset = -1
-        if size < trusted_bytes:
-            raise CorruptDataError(
-                path, size, "the file is shorter than what was flushed", trusted_bytes, size,
-                "Acknowledged records are gone from it: restore the file, or open read_only=True to read the rest.",
-            )
-        empty_state(&state, base_offset)
-        if trusted_bytes > 0:
-            state.size_bytes = trusted_bytes
-            state.next_offset = trusted_offset
-        made.open_file(LS_FILE_WRITE if writable else LS_FILE_READ, &state)
-        if trusted_bytes > 0:
-            made.load_indexes(trusted_bytes, trusted_offset)
-            offset_index = ls_segment_offset_index(made.segment)
-            time_index = ls_segment_time_index(made.segment)
-            count = ls_offset_index_count(offset_index)
-            if count > 0:
-                # The scan starts at the last batch with an entry: what the entries after it would say about
-                # timestamps is only known from the batches.
-                ls_offset_index_entry(offset_index, count - 1, &offset, &entry_position)
-                position = entry_position
-                if count > 1:
-                    ls_offset_index_entry(offset_index, count - 2, &next_offset, &entry_position)
-                    next_offset += 1
-            if ls_time_index_count(time_index) > 0:
-                ls_time_index_entry(time_index, ls_time_index_count(time_index) - 1, &timestamp, &timestamp_offset)
-                if timestamp_offset >= next_offset and position > 0:
-                    ls_time_index_truncate(time_index, next_offset)
-                    timestamp = -1
-                    timestamp_offset = -1
-                    if ls_time_index_count(time_index) > 0:
-                        ls_time_index_entry(time_index, ls_time_index_count(time_index) - 1, &timestamp,
-                                            &timestamp_offset)
-        scan = made._scan_from(position, next_offset, timestamp, timestamp_offset, trusted_bytes, deep)
-        if contiguous and position > 0 and not made.doubtful_index and not made._holds(offset, position):
-            # The batch at the last entry has another offset than the entry says; no CRC covers it.
-            made.doubtful_index = True
-            scan = made.recover(0, base_offset, deep=deep)
-        return made, scan
-
-    @staticmethod
-    def resume(str path, int64_t base_offset, *, int32_t index_interval_bytes, int64_t index_bytes, int64_t size_bytes,
-               int64_t next_offset, int64_t max_timestamp, int64_t max_timestamp_offset, int64_t first_batch_max_timestamp,
-               int32_t last_leader_epoch, size_t offset_entries, size_t time_entries, bint writable,
-               bint contiguous=False):
-        """Opens the active segment of an existing log where all is known of its first part: the rest alone is scanned.
-
-        Parameters
-        ----------
-        size_bytes, next_offset, max_timestamp, max_timestamp_offset, first_batch_max_timestamp, last_leader_epoch : int
-            `state` at a batch boundary.
-        offset_entries, time_entries : int
-            Index entries that the files hold of that part.
-
-        Returns
-        -------
-        tuple[Segment, SegmentScan] or None
-            None where file or indexes do not bear it out.
-
-        Raises
-        ------
-        StorageFailureError
-            The file can't be opened or read.
-        """
-        cdef Segment made = Segment._make(path, base_offset, INT64_MAX, index_interval_bytes, index_bytes, contiguous,
-                                          writable)
-        cdef ls_segment_state state
-        empty_state(&state, base_offset)
-        state.size_bytes = size_bytes
-        state.next_offset = next_offset
-        state.max_timestamp = max_timestamp
-        state.max_timestamp_offset = max_timestamp_offset
-        state.first_batch_max_timestamp = first_batch_max_timestamp
-        state.last_leader_epoch = last_leader_epoch
-        if os.path.getsize(path) < size_bytes:
-            return None
-        made.open_file(LS_FILE_WRITE if writable else LS_FILE_READ, &state)
-        made.load_indexes(size_bytes, next_offset)
-        # (The time index may have got one more since, for a timestamp below the boundary.)
-        if made.doubtful_index or made.offset_entries_written != offset_entries or made.time_entries_written < time_entries:
-            return None
-        scan = made.recover(size_bytes, next_offset)
-        # The batches on both sides of the boundary must meet there.
-        last = made.locate(next_offset - 1)
-        if last is None or last[0] + last[1] != size_bytes or last[3] != next_offset - 1:
-            return None
-        if scan.batches_count > 0:
-            first = made.locate(next_offset)
-            if first is None or first[0] != size_bytes or (contiguous and first[2] != next_offset):
-                return None
-        return made, scan
-
-    def _holds(self, int64_t last_offset, int64_t position):
-        cdef ls_batch_location location
-        try:
-            return (self.locate_batch(last_offset, &location) and location.position == position
-                    and ls_batch_last_offset(&location.header) == last_offset)
-        except (CorruptDataError, UnsupportedFormatError):  # the scan that follows says what is wrong
-            return False
 
     def allow_gaps(self):
         """From now on a gap between batches is no damage."""
         self.options.is_contiguous = False
         if self.segment != NULL:
             ls_segment_allow_gaps(self.segment)
-
-    def _scan_from(self, int64_t position, int64_t next_offset, int64_t max_timestamp, int64_t max_timestamp_offset,
-                   int64_t trusted_bytes, bint deep):
-        """Scans from a batch boundary; a boundary that does not hold (a wrong index) costs a scan from 0."""
-        scan = self.recover(position, next_offset, deep=deep)
-        if position > 0 and scan.valid_bytes < trusted_bytes:
-            self.doubtful_index = True
-            scan = self.recover(0, self.base_offset, deep=deep)
-        return scan
 
     @staticmethod
     def sealed(str path, int64_t base_offset, int64_t end_offset_max, *, int32_t index_interval_bytes,
@@ -372,7 +190,19 @@ cdef class Segment:
         -------
         Segment
         """
-        return Segment._make(path, base_offset, end_offset_max, index_interval_bytes, index_bytes, contiguous, False)
+        return make_segment(path, base_offset, end_offset_max, index_interval_bytes, index_bytes, contiguous, False)
+
+    cdef int load_indexes(self, int64_t trusted_bytes, int64_t trusted_offset) except -1:
+        """Index entries below a trusted boundary, from the files; marks them doubtful where they can't be used."""
+        if not load_index_files(self.segment, self.path, self.base_offset, trusted_bytes, trusted_offset):
+            self.doubtful_index = True
+            return 0
+        self.offset_entries_written = ls_offset_index_count(ls_segment_offset_index(self.segment))
+        self.time_entries_written = ls_time_index_count(ls_segment_time_index(self.segment))
+        if self.offset_entries_written == 0 and had_entries(self.path, trusted_bytes, self.options.index_interval_bytes):
+            # Correct, but every look-up would scan: such a log has entries, so the file was lost.
+            self.doubtful_index = True
+        return 0
 
     cdef int open_file(self, int mode, const ls_segment_state *state) except -1:
         cdef ls_file *file = NULL
@@ -399,8 +229,8 @@ cdef class Segment:
         """This segment, open; or another over the same file, where enough stay open already."""
         cdef Segment own = self
         if self.segment == NULL and open_sealed >= OPEN_SEALED_MAX:
-            own = Segment._make(self.path, self.base_offset, self.options.end_offset_max,
-                                self.options.index_interval_bytes, 0, False, False)
+            own = make_segment(self.path, self.base_offset, self.options.end_offset_max,
+                               self.options.index_interval_bytes, 0, False, False)
             own.options = self.options
         own.ensure_open()
         return own
@@ -414,8 +244,8 @@ cdef class Segment:
         if self.segment != NULL:
             return 0
         # Loaded aside and published with one assignment, for other readers of this object.
-        opened = Segment._make(self.path, self.base_offset, self.options.end_offset_max,
-                               self.options.index_interval_bytes, 0, False, False)
+        opened = make_segment(self.path, self.base_offset, self.options.end_offset_max,
+                              self.options.index_interval_bytes, 0, False, False)
         opened.options = self.options
         try:
             size = os.path.getsize(self.path)
@@ -436,66 +266,6 @@ cdef class Segment:
             self.counted = True
             open_sealed += 1
             self.doubtful_index = opened.doubtful_index
-        return 0
-
-    cdef int load_indexes(self, int64_t trusted_bytes, int64_t trusted_offset) except -1:
-        """Index entries below a trusted boundary, from the files; marks them doubtful where they can't be used."""
-        cdef ls_offset_index *offset_index = ls_segment_offset_index(self.segment)
-        cdef ls_time_index *time_index = ls_segment_time_index(self.segment)
-        cdef ls_fault fault
-        cdef const uint8_t[::1] view
-        stem = self.path[:-len(".log")]
-        offset_bytes = _read_whole(stem + ".index")
-        time_bytes = _read_whole(stem + ".timeindex")
-        if offset_bytes is None or time_bytes is None:
-            self.doubtful_index = True
-            return 0
-        if len(offset_bytes):
-            # A crash leaves entries past the boundary, or preallocated zeros behind the last one.
-            offset_bytes = offset_bytes[: whole_entries(offset_bytes, LS_OFFSET_INDEX_ENTRY_BYTES)]
-        if len(offset_bytes):
-            view = offset_bytes
-            if ls_offset_index_load(offset_index, &view[0], view.shape[0], INT64_MAX, &fault) != LS_OK:
-                return self.drop_indexes()
-        ls_offset_index_truncate_position(offset_index, trusted_bytes)
-        # (One entry of zeros is one: the first record's timestamp was 0.)
-        if len(time_bytes) != LS_TIME_INDEX_ENTRY_BYTES and (
-                len(time_bytes) != whole_entries(time_bytes, LS_TIME_INDEX_ENTRY_BYTES)):
-            # Nothing tells a time index that lacks its last entries from a whole one, but a ragged end does.
-            return self.drop_indexes()
-        if len(time_bytes):
-            view = time_bytes
-            if ls_time_index_load(time_index, &view[0], view.shape[0], INT64_MAX, &fault) != LS_OK:
-                return self.drop_indexes()
-        ls_time_index_truncate(time_index, trusted_offset)
-        self.offset_entries_written = ls_offset_index_count(offset_index)
-        self.time_entries_written = ls_time_index_count(time_index)
-        if self.offset_entries_written == 0 and self.had_entries(trusted_bytes):
-            # Correct, but every look-up would scan: such a log has entries, so the file was lost.
-            self.doubtful_index = True
-        return 0
-
-    cdef bint had_entries(self, int64_t trusted_bytes) except -1:
-        """Whether a batch begins so far behind the start that it got an entry; going by the lengths of those before it."""
-        cdef int64_t interval_bytes = max(self.options.index_interval_bytes, 4096)
-        cdef int64_t position = 0
-        cdef bytes head
-        if trusted_bytes <= 2 * interval_bytes:
-            return False
-        with open(self.path, "rb") as file:
-            head = file.read(interval_bytes + LS_BATCH_HEADER_BYTES)
-        while position <= interval_bytes:
-            if position + LS_BATCH_HEADER_BYTES > len(head):
-                return True
-            length = int.from_bytes(head[position + 8:position + 12], "big", signed=True)
-            position += LS_BATCH_OVERHEAD_BYTES + max(0, length)
-        return position < trusted_bytes
-
-    cdef int drop_indexes(self) except -1:
-        """Neither can be used without the other: a scan that begins at an entry of one would leave gaps in the other."""
-        self.doubtful_index = True
-        ls_offset_index_truncate_position(ls_segment_offset_index(self.segment), 0)
-        ls_time_index_truncate(ls_segment_time_index(self.segment), self.base_offset)
         return 0
 
     cdef int rebuild_sealed(self, int64_t size_bytes) except -1:
@@ -560,7 +330,8 @@ cdef class Segment:
         cdef int64_t offset = -1
         cdef ls_time_index *index
         cdef Segment own
-        if self.segment == NULL and (closing := self._closing_timestamp()) is not None:
+        if self.segment == NULL and (
+                closing := closing_timestamp(self.path, self.base_offset, self.options.end_offset_max)) is not None:
             return closing
         own = self.opened()
         ls_segment_get_state(own.segment, &state)
@@ -600,30 +371,6 @@ cdef class Segment:
         self.known_max_timestamp = max_timestamp
         self.known_modified_ms = modified_ms
         self.knows_facts = True
-
-    def _closing_timestamp(self):
-        """The last entry of a sealed segment's time index file, without opening the segment; None where it can't be it."""
-        try:
-            descriptor = os.open(self.path[:-len(".log")] + ".timeindex",
-                                 os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            return None
-        try:
-            size = os.fstat(descriptor).st_size
-            entries = os.pread(descriptor, 2 * LS_TIME_INDEX_ENTRY_BYTES, max(size - 2 * LS_TIME_INDEX_ENTRY_BYTES, 0))
-        except OSError:
-            return None
-        finally:
-            os.close(descriptor)
-        if size == 0 or size % LS_TIME_INDEX_ENTRY_BYTES:
-            return None
-        last = len(entries) - LS_TIME_INDEX_ENTRY_BYTES
-        timestamp = int.from_bytes(entries[last:last + 8], "big", signed=True)
-        offset = self.base_offset + int.from_bytes(entries[last + 8:], "big", signed=True)
-        before = int.from_bytes(entries[:8], "big", signed=True) if last > 0 else -1
-        if timestamp <= before or not self.base_offset <= offset < self.options.end_offset_max:
-            return None
-        return timestamp
 
     @property
     def first_timestamp(self):
@@ -958,32 +705,20 @@ cdef class Segment:
         self.time_entries_written = time_bytes // LS_TIME_INDEX_ENTRY_BYTES
 
 
-def file_identity(str path):
-    """Which file a name stands for, and since which mount.
-
-    Parameters
-    ----------
-    path : str
-
-    Returns
-    -------
-    tuple[int, int, int, int] or None
-        ``(mount_id, device, inode, birth_ns)``, which no two files of one boot share; None where the system does not say,
-        or the file system is not known to be local.
-
-    Raises
-    ------
-    StorageFailureError
-    """
-    cdef ls_file_identity found
-    cdef ls_fault fault
-    cdef bytes encoded = os.fsencode(path)
-    cdef ls_status status = ls_file_identify(PyBytes_AS_STRING(encoded), &found, &fault)
-    if status == LS_OK:
-        return found.mount_id, found.device, found.inode, found.birth_ns
-    if status == LS_UNSUPPORTED:
-        return None
-    raise_fault(&fault, path)
+cdef Segment make_segment(str path, int64_t base_offset, int64_t end_offset_max, int32_t index_interval_bytes,
+                          int64_t index_bytes, bint contiguous, bint writable):
+    cdef Segment made = Segment.__new__(Segment)
+    made.path = path
+    made.base_offset = base_offset
+    made.writable = writable
+    made.created_ms = time.time_ns() // 1_000_000
+    made.options.base_offset = base_offset
+    made.options.end_offset_max = end_offset_max
+    made.options.index_interval_bytes = index_interval_bytes
+    made.options.offset_index_capacity = index_bytes // LS_OFFSET_INDEX_ENTRY_BYTES
+    made.options.time_index_capacity = index_bytes // LS_TIME_INDEX_ENTRY_BYTES
+    made.options.is_contiguous = contiguous
+    return made
 
 
 cdef void empty_state(ls_segment_state *state, int64_t base_offset):
@@ -993,114 +728,3 @@ cdef void empty_state(ls_segment_state *state, int64_t base_offset):
     state.max_timestamp_offset = -1
     state.first_batch_max_timestamp = -1
     state.last_leader_epoch = -1
-
-
-cdef Py_ssize_t whole_entries(bytes data, Py_ssize_t entry_bytes):
-    """Size without a cut-off entry and without the zeros of preallocation; the first entry may be zero."""
-    cdef Py_ssize_t size = len(data) - len(data) % entry_bytes
-    cdef bytes zero = b"\0" * entry_bytes
-    while size > entry_bytes and data[size - entry_bytes:size] == zero:
-        size -= entry_bytes
-    if size == entry_bytes and data[:size] == zero:
-        size = 0
-    return size
-
-
-cdef size_t offset_entries_below(ls_segment *segment, int64_t position):
-    cdef ls_offset_index *index = ls_segment_offset_index(segment)
-    cdef size_t low = 0
-    cdef size_t high = ls_offset_index_count(index)
-    cdef size_t middle
-    cdef int64_t offset
-    cdef int32_t found
-    while low < high:
-        middle = (low + high) // 2
-        ls_offset_index_entry(index, middle, &offset, &found)
-        if found < position:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-cdef size_t time_entries_below(ls_segment *segment, int64_t target_offset):
-    cdef ls_time_index *index = ls_segment_time_index(segment)
-    cdef size_t count = ls_time_index_count(index)
-    cdef int64_t timestamp, offset
-    while count > 0:
-        ls_time_index_entry(index, count - 1, &timestamp, &offset)
-        if offset < target_offset:
-            break
-        count -= 1
-    return count
-
-
-cdef int load_offset_bytes(ls_segment *segment, bytes data) except -1:
-    cdef ls_fault fault
-    if len(data) and ls_offset_index_load(ls_segment_offset_index(segment), <const uint8_t *>PyBytes_AS_STRING(data),
-                                          len(data), INT64_MAX, &fault) != LS_OK:
-        raise_fault(&fault, "<rebuilt index>")
-    return 0
-
-
-cdef int load_time_bytes(ls_segment *segment, bytes data) except -1:
-    cdef ls_fault fault
-    if len(data) and ls_time_index_load(ls_segment_time_index(segment), <const uint8_t *>PyBytes_AS_STRING(data),
-                                        len(data), INT64_MAX, &fault) != LS_OK:
-        raise_fault(&fault, "<rebuilt index>")
-    return 0
-
-
-def learn_facts(tuple segments not None, str directory not None, dict digests not None):
-    """Has sealed segments know what `Segment.facts` gives, all at once, as far as their digests say it.
-
-    Parameters
-    ----------
-    segments : tuple of Segment
-        Of one directory.
-    directory : str
-    digests : dict of int to SegmentDigest
-        By base offset. One counts if the file has its size.
-
-    Raises
-    ------
-    StorageFailureError
-    """
-    cdef list asked = []
-    cdef Segment segment
-    cdef ls_file_facts *found
-    cdef int64_t *bases
-    cdef size_t count
-    cdef size_t i
-    cdef ls_fault fault
-    cdef ls_status status
-    cdef bytes encoded = os.fsencode(directory)
-    cdef const char *name = PyBytes_AS_STRING(encoded)
-    for segment in segments:
-        # A name that ends otherwise is one in the middle of a swap.
-        if segment.knows_facts or segment.segment != NULL or segment.options.end_offset_max == INT64_MAX:
-            continue
-        if segment.path.endswith(".log"):
-            asked.append(segment)
-    if not asked or not digests:
-        return
-    count = len(asked)
-    bases = <int64_t *>malloc(count * (sizeof(int64_t) + sizeof(ls_file_facts)))
-    if bases == NULL:
-        raise MemoryError(f"no memory for what is known of {count} segments")
-    try:
-        found = <ls_file_facts *>(bases + count)
-        for i in range(count):
-            bases[i] = (<Segment>asked[i]).base_offset
-        with nogil:
-            status = ls_file_look_at_logs(name, bases, count, found, &fault)
-        if status != LS_OK:
-            raise_fault(&fault, directory)
-        for i in range(count):
-            digest = digests.get(bases[i])
-            if digest is None or digest.is_growing or found[i].size_bytes <= 0:
-                continue
-            if digest.size_bytes == found[i].size_bytes:
-                (<Segment>asked[i]).know_facts(found[i].size_bytes, digest.max_timestamp, found[i].modified_ms)
-    finally:
-        free(bases)

@@ -19,7 +19,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from logstore._native.checksum import crc32c
-from logstore._native.segment import Segment, SegmentScan, file_identity
+from logstore._native.file_identity import file_identity
+from logstore._native.segment import Segment, SegmentScan
+from logstore._native.segment_opening import resume_segment
 from logstore.errors import CorruptDataError, StorageFailureError, UnsupportedFormatError
 from logstore.storage import layout
 
@@ -114,7 +116,7 @@ class CacheMark(NamedTuple):
 
     def resume(self, path: str, settings: dict[str, Any], *, writable: bool) -> tuple[Segment, SegmentScan] | None:
         """Opens the mark's segment and scans what stands behind; None where it is not as the mark says."""
-        return Segment.resume(
+        return resume_segment(
             path, self.segment_base_offset, size_bytes=self.size_bytes, next_offset=self.next_offset,
             max_timestamp=self.max_timestamp, max_timestamp_offset=self.max_timestamp_offset,
             first_batch_max_timestamp=self.first_batch_max_timestamp, last_leader_epoch=self.last_leader_epoch,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from logstore._native.segment import Segment
+from logstore._native.segment_opening import reopen_segment
 from logstore.storage import layout
 from logstore.storage.files import refusals
 
@@ -94,7 +94,7 @@ def visible_segments(directory: str) -> dict[int, str]:
 
 def _next_offset(path: str, base_offset: int) -> int:
     """After the last batch of a file that is whole."""
-    _, scan = Segment.reopen(
+    _, scan = reopen_segment(
         path, base_offset, index_interval_bytes=4096, index_bytes=10_485_760, trusted_bytes=0,
         trusted_offset=base_offset, writable=False, deep=False,
     )

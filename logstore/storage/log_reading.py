@@ -14,6 +14,7 @@ from logstore._native.log_cursor import LogCursor
 from logstore._native.record_batch import RecordBatch
 from logstore._native.record_reader import RecordReader
 from logstore._native.segment import Segment
+from logstore._native.segment_opening import reopen_segment
 from logstore.errors import CorruptDataError, OffsetOutOfRangeError, StorageFailureError
 from logstore.model import IsolationLevel, OffsetAndTimestamp
 from logstore.positions import Position, resolve_position
@@ -365,7 +366,7 @@ class ReadableLog(ProducerLog):
                 segments[-1].seal(base)
                 path = os.path.join(self.path, layout.segment_file_name(base))
                 segments.append(
-                    Segment.reopen(path, base, trusted_bytes=0, trusted_offset=base, writable=False,
+                    reopen_segment(path, base, trusted_bytes=0, trusted_offset=base, writable=False,
                                    **self._segment_settings().as_arguments())[0]
                 )
         end_offset = self.log_end_offset if self.damage is not None else max(

@@ -11,6 +11,7 @@ import os
 from typing import Any, NamedTuple
 
 from logstore._native.segment import Segment, SegmentScan
+from logstore._native.segment_opening import reopen_segment
 from logstore.errors import CorruptDataError, DiskFullError, StorageFailureError
 from logstore.model import RecoveryReport
 from logstore.storage import layout
@@ -206,7 +207,7 @@ def last_leader_epoch(segments: list[Segment], settings: SegmentSettings) -> int
     """Leader epoch of the last batch there is, by its header; -1 where there is none."""
     for segment in reversed(segments):
         if segment.size_bytes:
-            opened, _ = Segment.reopen(
+            opened, _ = reopen_segment(
                 segment.path, segment.base_offset, trusted_bytes=0, trusted_offset=segment.base_offset, writable=False,
                 deep=False, **settings.as_arguments(),
             )
@@ -242,13 +243,13 @@ def _scan_tail(
         path = os.path.join(directory, layout.segment_file_name(base))
         trusted = base == known.segment_base_offset and known.position > 0
         try:
-            segment, scan = resumed or Segment.reopen(
+            segment, scan = resumed or reopen_segment(
                 path, base, trusted_bytes=known.position if trusted else 0,
                 trusted_offset=known.flushed_offset if trusted else base, writable=writable, **settings.as_arguments(),
             )
         except CorruptDataError as error:
             opened.damage = opened.damage or error
-            segment, scan = Segment.reopen(
+            segment, scan = reopen_segment(
                 path, base, trusted_bytes=0, trusted_offset=base, writable=writable, **settings.as_arguments()
             )
             trusted = False
@@ -498,7 +499,7 @@ def _is_truncation(name: str) -> bool:
 def _position_of(path: str, offset: int) -> int:
     """Byte position of the first batch whose base offset is at or after an offset; the size where there is none."""
     base_offset = layout.segment_offset(os.path.basename(path)) or 0
-    segment, scan = Segment.reopen(
+    segment, scan = reopen_segment(
         path, base_offset, index_interval_bytes=4096, index_bytes=10_485_760, trusted_bytes=0,
         trusted_offset=base_offset, writable=False, deep=False,
     )

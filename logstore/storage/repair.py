@@ -17,7 +17,7 @@ import time
 from typing import Any, NamedTuple
 
 from logstore._native.checksum import crc32c
-from logstore._native.segment import Segment
+from logstore._native.segment_opening import reopen_segment
 from logstore.errors import CorruptDataError
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
@@ -165,7 +165,7 @@ def rebuild_indexes(
         if base not in bases:
             continue
         path = os.path.join(directory, layout.segment_file_name(base))
-        segment, scan = Segment.reopen(
+        segment, scan = reopen_segment(
             path, base, index_interval_bytes=index_interval_bytes, index_bytes=_INDEX_BYTES, trusted_bytes=0,
             trusted_offset=base, writable=False, deep=False,
         )

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from logstore._native.segment import Segment, learn_facts
+from logstore._native.segment import Segment
+from logstore._native.segment_facts import learn_facts
 from logstore.errors import CorruptDataError, OffsetOutOfRangeError, StorageFailureError
 from logstore.storage import layout
 from logstore.storage.files import file_failure, refusals, sync_directory

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from logstore._native.segment import learn_facts
+from logstore._native.segment_facts import learn_facts
 from logstore.storage.segment_deletion import log_facts
 
 SEGMENTS = 40
