@@ -33,6 +33,7 @@ from logstore.storage.producer_state import (
     Producer,
     ProducerState,
 )
+from logstore.storage.segment_digests import SegmentDigests
 from logstore.storage.transaction_index import TransactionIndex
 
 __all__ = ["ProducerLog", "is_committed"]
@@ -68,6 +69,7 @@ class ProducerLog(LogAppender):
     read_only: bool
     damage: CorruptDataError | None
     _checkpoint: Checkpoint
+    _digests: SegmentDigests
     _clock: Callable[[], int] | None
     _durability: Durability
     _producer_state: ProducerState | None = None
@@ -125,7 +127,8 @@ class ProducerLog(LogAppender):
             known.has_transactions if known is not None else start > log_start_offset or bool(state.open_transactions)
         )
         aborted = TransactionIndex(
-            self.path, self._derive_aborted, self._oldest_open, writable=not self.read_only, is_possible=is_possible
+            self.path, self._derive_aborted, self._oldest_open, digests=self._digests, writable=not self.read_only,
+            is_possible=is_possible,
         )
         has_seen = False
         replayed = [

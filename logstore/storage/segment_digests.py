@@ -25,6 +25,7 @@ __all__ = ["SegmentDigest", "SegmentDigests", "digest_of"]
 
 MAGIC = b"LSDG"
 VERSION = 1
+TRANSACTION_INDEX_VERSION = 2  # an entry for a .txnindex file
 # magic, version, flags, base offset, end offset, size, largest timestamp, verified at, digest, size and CRC of both indexes
 _BODY = struct.Struct(">4sHHqqqqq16sIIII")
 _CRC = struct.Struct(">I")
@@ -89,6 +90,7 @@ class SegmentDigests:
         self.generation = 0
         self._lock = threading.Lock()
         self._entries: dict[int, SegmentDigest] | None = None
+        self._transaction_indexes: dict[int, tuple[int, int]] = {}  # loaded with them
         self._file_bytes = 0
 
     # ---- reading ----------------------------------------------------------------------------------------
@@ -108,6 +110,12 @@ class SegmentDigests:
         with self._lock:
             return self._loaded().get(base_offset)
 
+    def transaction_index(self, base_offset: int) -> tuple[int, int] | None:
+        """Size and CRC-32C of a segment's ``.txnindex`` as it was written last; None where that is not known."""
+        with self._lock:
+            self._loaded()
+            return self._transaction_indexes.get(base_offset)
+
     def _loaded(self) -> dict[int, SegmentDigest]:
         if self._entries is None:
             self._load()
@@ -120,6 +128,7 @@ class SegmentDigests:
         while whole and not data[whole - ENTRY_BYTES : whole].strip(b"\0"):
             whole -= ENTRY_BYTES  # the length got to the disk before the data
         found: dict[int, SegmentDigest] = {}
+        indexes_found: dict[int, tuple[int, int]] = {}
         self.damaged_at = -1
         for position in range(0, whole, ENTRY_BYTES):
             body = data[position : position + _BODY.size]
@@ -128,6 +137,11 @@ class SegmentDigests:
             if stored != crc32c(body) or magic != MAGIC:
                 self.damaged_at = position
                 found.clear()
+                indexes_found.clear()
+            elif version == TRANSACTION_INDEX_VERSION:
+                indexes_found.pop(base, None)
+                if not flags & FLAG_FORGOTTEN:
+                    indexes_found[base] = indexes[0], indexes[1]
             elif version == VERSION:
                 found.pop(base, None)
                 if not flags & FLAG_FORGOTTEN:
@@ -136,6 +150,7 @@ class SegmentDigests:
                         bool(flags & FLAG_GROWING),
                     )
         self._entries = found
+        self._transaction_indexes = indexes_found
         self._file_bytes = whole
 
     # ---- writing ----------------------------------------------------------------------------------------
@@ -165,10 +180,49 @@ class SegmentDigests:
             known.update((digest.base_offset, digest) for digest in added)
             if not added:
                 return
-            if self.damaged_at >= 0 or self._file_bytes // ENTRY_BYTES > 2 * len(known) + _OBSOLETE_MAX:
+            if self._is_mostly_old():
                 self._rewrite({base: entry for base, entry in known.items() if entry.end_offset > log_start_offset})
             else:
                 self._append(b"".join(map(_encoded, added)), sync=False)
+
+    def record_transaction_index(self, base_offset: int, size_bytes: int, crc: int) -> None:
+        """Notes what a segment's ``.txnindex`` holds; not durably, since it can be derived again.
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        with self._lock:
+            self._loaded()
+            about = size_bytes, crc
+            if self._transaction_indexes.get(base_offset) == about:
+                return
+            self._transaction_indexes[base_offset] = about
+            if self._is_mostly_old():
+                self._rewrite(self._loaded())
+            else:
+                self._append(_encoded_transaction_index(base_offset, about), sync=False)
+
+    def forget_transaction_indexes(self, base_offsets: Iterable[int]) -> None:
+        """Other files are about to take the place of these segments' ``.txnindex``. Not durably: what is not as it was
+        written does not count anyway.
+
+        Raises
+        ------
+        StorageFailureError
+        """
+        with self._lock:
+            self._loaded()
+            known = self._transaction_indexes
+            gone = [(base, known.pop(base)) for base in set(base_offsets) if base in known]
+            if gone:
+                self._append(
+                    b"".join(_encoded_transaction_index(base, about, FLAG_FORGOTTEN) for base, about in gone), sync=False
+                )
+
+    def _is_mostly_old(self) -> bool:
+        used = len(self._loaded()) + len(self._transaction_indexes)
+        return self.damaged_at >= 0 or self._file_bytes // ENTRY_BYTES > 2 * used + _OBSOLETE_MAX
 
     def forget(self, base_offsets: Iterable[int]) -> None:
         """Removes digests durably, before the segments change.
@@ -203,12 +257,19 @@ class SegmentDigests:
         self._file_bytes = end
 
     def _rewrite(self, entries: dict[int, SegmentDigest]) -> None:
-        content = b"".join(map(_encoded, entries.values()))
+        # Of segments that are gone there is no digest any more, save of those that never had one.
+        first = min(entries, default=-1)
+        indexes = {base: about for base, about in self._transaction_indexes.items() if base >= first}
+        content = b"".join([
+            *map(_encoded, entries.values()), *(_encoded_transaction_index(base, about) for base, about in indexes.items())
+        ])
         replace_file(self.path, content)
-        self._entries, self._file_bytes, self.damaged_at = entries, len(content), -1
+        self._entries, self._transaction_indexes = entries, indexes
+        self._file_bytes, self.damaged_at = len(content), -1
 
     def _remove(self) -> None:
-        self._entries, self._file_bytes, self.damaged_at = {}, 0, -1
+        self._entries, self._transaction_indexes = {}, {}
+        self._file_bytes, self.damaged_at = 0, -1
         with refusals(self.path, "unlink"):
             try:
                 os.unlink(self.path)
@@ -245,4 +306,9 @@ def _encoded(entry: SegmentDigest, flags: int = 0) -> bytes:
         MAGIC, VERSION, flags, entry.base_offset, entry.end_offset, entry.size_bytes, entry.max_timestamp,
         entry.verified_ms, entry.digest, *entry.offset_index, *entry.time_index,
     )
+    return body + _CRC.pack(crc32c(body))
+
+
+def _encoded_transaction_index(base_offset: int, about: tuple[int, int], flags: int = 0) -> bytes:
+    body = _BODY.pack(MAGIC, TRANSACTION_INDEX_VERSION, flags, base_offset, 0, 0, 0, 0, bytes(16), *about, 0, 0)
     return body + _CRC.pack(crc32c(body))

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from logstore._native.checksum import crc32c
 from logstore._native.segment import Segment
 from logstore.errors import StorageFailureError
 from logstore.storage import layout
@@ -52,6 +53,7 @@ class Replacement:
         self.end_offset = end_offset
         self.truncation_count = log.truncation_count
         self.outputs: list[Segment] = []
+        self.transaction_indexes: dict[int, tuple[int, int]] = {}  # size and CRC of each
         self._transaction_index = b""
         self._had_transaction_index = any(os.path.exists(self.path_of(base, ".txnindex")) for base in self.replaced)
         self._settings = log._segment_settings()._replace(contiguous=contiguous)
@@ -94,6 +96,8 @@ class Replacement:
                 # Where there was one, an empty one says that nothing is left to look for.
                 if content or not suffix.startswith(".txn") or self._had_transaction_index:
                     write_at(self.path_of(base, suffix), 0, content, size=len(content), sync=True)
+                    if suffix.startswith(".txn"):
+                        self.transaction_indexes[base] = len(content), crc32c(content)
             segment.sync()
             with contextlib.suppress(OSError):  # the age of data without timestamps
                 os.utime(segment.path, ns=(self.mtime_ns, self.mtime_ns))
@@ -147,6 +151,8 @@ def swap_segments(log: Log, replacement: Replacement) -> bool:
         if log.has_transactions:
             log._aborted.replace(old, new)
         log._digests.forget(old)  # of what these segments hold now
+        with contextlib.suppress(StorageFailureError):
+            log._digests.forget_transaction_indexes(old)
         try:
             _rename(log.path, replacement, ".cleaned", ".swap")
             sync_directory(log.path)
@@ -174,6 +180,8 @@ def swap_segments(log: Log, replacement: Replacement) -> bool:
         with contextlib.suppress(StorageFailureError):
             digests = map(digest_of, replacement.outputs)
             log._digests.record([digest for digest in digests if digest is not None])
+            for base_offset, about in replacement.transaction_indexes.items():
+                log._digests.record_transaction_index(base_offset, *about)
         _let_go_of_descriptors(log, replacement)
     log._deleted_files.add(deleted, log.config["file.delete.delay.ms"])
     return True

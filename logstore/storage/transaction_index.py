@@ -1,7 +1,8 @@
 """``.txnindex``: the aborted transactions of a log, segment by segment, in Kafka's format (log-format, 10.5).
 
 An entry stands in the segment that holds the transaction's marker. The files are caches: entries are kept in memory while
-their segment is written, and reach the file when a producer snapshot is about to rely on them.
+their segment is written, and reach the file when a producer snapshot is about to rely on them. Kafka's format has no
+checksum, so `logstore.digests` has one of each file; what is not as it was written is derived from the batches.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
+from logstore._native.checksum import crc32c
 from logstore.errors import CorruptDataError, StorageFailureError
 from logstore.storage import layout
-from logstore.storage.files import refusals, replace_file, sync_directory, write_at
+from logstore.storage.files import read_bytes, replace_file, sync_directory, write_at
 from logstore.storage.producer_state import AbortedTransaction
+from logstore.storage.segment_digests import SegmentDigests
 
 __all__ = ["ENTRY_BYTES", "TransactionIndex", "decode_entries", "encode_entries"]
 
@@ -24,6 +27,7 @@ VERSION = 0
 _ENTRY = struct.Struct(">hqqqq")
 ENTRY_BYTES = _ENTRY.size
 _WHOLE = 2**63 - 1
+_NOTHING = (0, 0)
 
 
 def encode_entries(entries: Iterable[AbortedTransaction]) -> bytes:
@@ -72,6 +76,8 @@ class TransactionIndex:
     oldest_open : callable
         ``oldest_open(base_offset)``: the first offset of the oldest transaction that was open where a segment begins,
         2^63-1 for none; None where that is not known.
+    digests : SegmentDigests, optional
+        Of this log: files that it does not know are derived from the batches.
     writable : bool
         Whether files may be written.
     is_possible : bool
@@ -84,10 +90,12 @@ class TransactionIndex:
         derive: Callable[[int, int], list[AbortedTransaction]],
         oldest_open: Callable[[int], int | None],
         *,
+        digests: SegmentDigests | None = None,
         writable: bool,
         is_possible: bool,
     ):
         self._directory = directory
+        self._digests = digests
         self._derive = derive
         self._oldest_open = oldest_open
         self._open_at: dict[int, int | None] = {}
@@ -96,7 +104,7 @@ class TransactionIndex:
         self._lock = threading.Lock()
         self._live: dict[int, list[AbortedTransaction]] = {}  # by segment: what was replayed or appended
         self._below: dict[int, int] = {}  # segments whose entries with markers below an offset are yet to be looked up
-        self._written: dict[int, int] = {}  # entries in the files of segments in _live
+        self._written: dict[int, tuple[int, int]] = {}  # entries in the files of segments in _live, and their CRC
 
     def _path(self, base_offset: int) -> str:
         return os.path.join(self._directory, layout.segment_file_name(base_offset, ".txnindex"))
@@ -116,7 +124,7 @@ class TransactionIndex:
         ------
         StorageFailureError
         """
-        stored = self._read(base_offset)
+        stored, crc = self._read(base_offset)
         if not stored:
             return
         below = self._below.pop(base_offset, base_offset)
@@ -125,21 +133,48 @@ class TransactionIndex:
         same = 0
         while same < min(len(stored), len(live)) and stored[same] == live[same]:
             same += 1
-        self._written[base_offset] = same
+        self._written[base_offset] = same, crc if same == len(stored) else crc32c(encode_entries(stored[:same]))
         if self._writable and same < len(stored):
             path = self._path(base_offset)
             write_at(path, same * ENTRY_BYTES, b"", size=same * ENTRY_BYTES, sync=True)
+            self._record(base_offset)
 
-    def _read(self, base_offset: int) -> list[AbortedTransaction] | None:
-        """The entries in a file; None where there is none that can be used."""
+    def _read(self, base_offset: int) -> tuple[list[AbortedTransaction] | None, int]:
+        """The entries in a file, None where there is none that can be used; and their CRC."""
         path = self._path(base_offset)
         try:
-            with refusals(path, "read"):
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
-                with open(descriptor, "rb") as file:
-                    return decode_entries(file.read(), base_offset, path)
+            data = read_bytes(path)
+            if data is not None and self._is_known(base_offset, len(data), crc := crc32c(data)):
+                return decode_entries(data, base_offset, path), crc
         except (StorageFailureError, CorruptDataError):
-            return None
+            pass
+        return None, 0
+
+    def _is_known(self, base_offset: int, size_bytes: int, crc: int) -> bool:
+        """Whether a file is as it was written last."""
+        if self._digests is None:
+            return False
+        found = size_bytes, crc
+        known = self._digests.transaction_index(base_offset)
+        if known != found and not self._writable:  # another process may have gone on
+            fresh = SegmentDigests(self._directory)
+            known = fresh.transaction_index(base_offset)
+            self._digests = fresh
+        if known is not None and known[0] == found[0] and known[1] != found[1]:
+            import logging
+
+            logging.getLogger("logstore.storage").warning(
+                "%s is damaged: its CRC is %08x, it was written with %08x; no record is lost, the aborted transactions of "
+                "this segment are derived from its batches", self._path(base_offset), found[1], known[1],
+            )
+        return known == found
+
+    def _record(self, base_offset: int) -> None:
+        """Notes what a file holds by now."""
+        if self._digests is not None:
+            count, crc = self._written[base_offset]
+            with contextlib.suppress(StorageFailureError):  # a hint
+                self._digests.record_transaction_index(base_offset, count * ENTRY_BYTES, crc)
 
     def entries(self, base_offset: int) -> list[AbortedTransaction]:
         """The aborted transactions whose markers are in a segment, in order. A missing file is derived from the log.
@@ -157,15 +192,19 @@ class TransactionIndex:
             if live is not None and below is None:
                 return live
             assert below is not None
-            stored = self._read(base_offset)
+            stored, crc = self._read(base_offset)
+            content = b""
             if stored is None:
                 stored = self._derive(base_offset, below) if self.is_possible else []
-                if live is None and stored and self._writable:
-                    with contextlib.suppress(StorageFailureError):  # a cache: the next open derives it again
-                        replace_file(self._path(base_offset), encode_entries(stored))
+                content = encode_entries(stored)
+                crc = crc32c(content)
             if live is None:
                 live = self._live[base_offset] = stored
-                self._written[base_offset] = len(stored)
+                self._written[base_offset] = len(stored), crc
+                if content and self._writable:
+                    with contextlib.suppress(StorageFailureError):  # a cache: the next open derives it again
+                        replace_file(self._path(base_offset), content)
+                        self._record(base_offset)
             else:
                 live[0:0] = [entry for entry in stored if entry.last_offset < below]
                 del self._below[base_offset]
@@ -219,16 +258,17 @@ class TransactionIndex:
         is_new = False
         for base_offset, live in list(self._live.items()):
             count = bisect_left(live, end_offset, key=lambda entry: entry.last_offset)
-            if count <= self._written.get(base_offset, 0) or base_offset > end_offset:
+            if count <= self._written.get(base_offset, _NOTHING)[0] or base_offset > end_offset:
                 continue
             entries = self.entries(base_offset)  # with those before, where the file is yet to be looked at
             count = bisect_left(entries, end_offset, key=lambda entry: entry.last_offset)
-            written = self._written.get(base_offset, 0)
+            written, crc = self._written.get(base_offset, _NOTHING)
             path = self._path(base_offset)
             is_new = is_new or not os.path.exists(path)
-            write_at(path, written * ENTRY_BYTES, encode_entries(entries[written:count]), size=count * ENTRY_BYTES,
-                     sync=True)
-            self._written[base_offset] = count
+            added = encode_entries(entries[written:count])
+            write_at(path, written * ENTRY_BYTES, added, size=count * ENTRY_BYTES, sync=True)
+            self._written[base_offset] = count, crc32c(added, crc)
+            self._record(base_offset)
         if is_new:
             sync_directory(self._directory)
 
@@ -245,7 +285,7 @@ class TransactionIndex:
         for base_offset, end_offset in zip(new, [*new[1:], _WHOLE], strict=True):
             moved = entries[bisect_left(starts, base_offset) : bisect_left(starts, end_offset)]
             self._live[base_offset] = moved
-            self._written[base_offset] = len(moved)
+            self._written[base_offset] = len(moved), crc32c(encode_entries(moved))
 
     def forget(self, base_offsets: Iterable[int]) -> None:
         """Segments are gone."""

@@ -1,5 +1,5 @@
-"""Checking the files that say what producers did: ``.snapshot`` and ``.txnindex``. Both are caches, but neither is looked at
-twice, and the transaction index has no checksum: one that lacks an entry shows records that were aborted.
+"""Checking the files that say what producers did: ``.snapshot`` and ``.txnindex``. Both are caches; the second has no
+checksum but the one in `logstore.digests`.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
+from logstore._native.checksum import crc32c
 from logstore._native.producer_batches import ProducerBatches
 from logstore._native.segment import Segment
 from logstore.errors import CorruptDataError, StorageFailureError, UnsupportedFormatError
@@ -15,6 +16,7 @@ from logstore.storage.files import read_bytes, refusals
 from logstore.storage.log_producers import replay_plan
 from logstore.storage.producer_snapshot import read_snapshot, snapshot_offsets, snapshot_path
 from logstore.storage.producer_state import AbortedTransaction, ProducerState
+from logstore.storage.segment_digests import SegmentDigests
 from logstore.storage.segment_verification import FileFault
 from logstore.storage.transaction_index import ENTRY_BYTES, decode_entries
 
@@ -25,7 +27,8 @@ _INDEX_ADVICE = "no record is lost; delete it with the log closed, and it is der
 
 
 def producer_faults(
-    directory: str, bases: Sequence[int], end_offset: int, *, deep: bool, is_contiguous: bool
+    directory: str, bases: Sequence[int], end_offset: int, *, deep: bool, is_contiguous: bool,
+    trust_ours: bool = True,
 ) -> Iterator[FileFault]:
     """What is wrong with a partition's snapshots and transaction indexes.
 
@@ -40,6 +43,8 @@ def producer_faults(
         Compare the indexes with the markers in the log, for which the headers of all batches are read.
     is_contiguous : bool
         Whether no batch was compacted away: otherwise an entry that is there may say more than the log.
+    trust_ours : bool
+        Whether our checksums are of what is there.
 
     Raises
     ------
@@ -56,12 +61,18 @@ def producer_faults(
         except StorageFailureError:
             if os.path.exists(snapshot_path(directory, offset)):
                 raise  # else a writer has put another in its place
+    digests = SegmentDigests(directory) if trust_ours else None
     stored: dict[int, list[AbortedTransaction]] = {}
     for base, end in zip(bases, [*bases, 2**63 - 1][1:], strict=True):
         name = layout.segment_file_name(base, ".txnindex")
         path = os.path.join(directory, name)
         try:
-            entries = decode_entries(read_bytes(path) or b"", base, path) if name in names else []
+            data = (read_bytes(path) if name in names else None) or b""
+            known = digests.transaction_index(base) if digests is not None and data else None
+            if known is not None and known[0] == len(data) and known[1] != crc32c(data):
+                reason = f"it is not as it was written (expected CRC {known[1]:08x}, found {crc32c(data):08x})"
+                raise CorruptDataError(path, -1, reason)
+            entries = decode_entries(data, base, path)
         except CorruptDataError as error:
             yield FileFault(path, error.reason, _INDEX_ADVICE)
             continue

@@ -158,7 +158,7 @@ def verify_partition(
     _judge_log(found, known)
     found.ranges = [damage for damage in found.ranges if damage.position >= 0 or not _is_gone(directory, damage, bases)]
     _check_small_files(found)
-    found.faults += _producer_faults(found, bases)
+    found.faults += _producer_faults(found, bases, trust_ours)
     return found
 
 
@@ -383,12 +383,14 @@ def _is_short(found: PartitionVerification, checkpoint: Checkpoint) -> bool:
     return sizes.get(checkpoint.segment_base_offset, 0) < checkpoint.position
 
 
-def _producer_faults(found: PartitionVerification, bases: list[int]) -> list[FileFault]:
+def _producer_faults(found: PartitionVerification, bases: list[int], trust_ours: bool) -> list[FileFault]:
     """Those that are there at a second look as well: a writer may have truncated the log during the first."""
     faults: list[FileFault] | None = None
     is_contiguous = found.checkpoint is not None and found.checkpoint.is_contiguous
     for _ in range(2):
-        seen = list(producer_faults(found.path, bases, found.log_end_offset, deep=found.deep, is_contiguous=is_contiguous))
+        seen = list(producer_faults(
+            found.path, bases, found.log_end_offset, deep=found.deep, is_contiguous=is_contiguous, trust_ours=trust_ours,
+        ))
         faults = seen if faults is None else [fault for fault in faults if fault in seen]
         if not faults:
             break

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from logstore._native.checksum import crc32c
+from logstore._native.open_batch import sealed_open_batch
 from logstore.broker.housekeeping_record import read_record
 from logstore.broker.metadata import TopicMetadata, read_topics, write_topics
 from logstore.broker.offsets_schema import (
@@ -54,6 +56,7 @@ from logstore.errors import CorruptDataError, UnsupportedFormatError
 from logstore.model import TopicPartition
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
 from logstore.storage.config import TopicConfig
+from logstore.storage.open_batch import open_batch_path, read_open_batch
 from logstore.storage.producer_snapshot import decode_snapshot, encode_snapshot
 from logstore.storage.producer_state import AbortedTransaction, Producer, ProducerBatch
 from logstore.storage.segment_digests import SegmentDigest, SegmentDigests
@@ -182,6 +185,61 @@ def answer(decoder: Decoder, data: bytes) -> str:
 # ---- whole files ---------------------------------------------------------------------------------------
 
 
+TOPIC_ID, BOOT_ID = b"bbNboY0oR1-iaFZ_87LUnA", bytes(range(16))
+RECORDS_AT = 4096
+
+
+def open_batch() -> bytes:
+    """As docs/format/open-batch.md has it: three records from offset 1000 on."""
+    records = b"".join(bytes([18, 0, 2 * delta, 2 * delta, 2]) + b"k\x04v%d\0" % delta for delta in range(3))
+    block = struct.pack(">4sHH24s16sqq", b"LSOB", 1, 0, TOPIC_ID, BOOT_ID, 1000, 1_700_000_000_000)
+    block += struct.pack(">I", crc32c(block))
+    word = struct.pack(">II", len(records), crc32c(records) ^ crc32c(block[:64]))
+    return (block.ljust(128, b"\0") + word).ljust(RECORDS_AT, b"\0") + records
+
+
+def read_left(where: str) -> bytes | None:
+    content = read_open_batch(where)
+    return content and sealed_open_batch(
+        content, open_batch_path(where), TOPIC_ID, BOOT_ID, base_offset=1000, leader_epoch=3, append_time=False
+    )
+
+
+@pytest.mark.parametrize("changes", ["one bit", "several"])
+def test_an_open_batch_is_given_as_it_was_stored_or_not_at_all(tmp_path, changes):
+    where = str(tmp_path)
+    path = tmp_path / "logstore.open-batch"
+    sound = open_batch()
+    path.write_bytes(sound)
+    batch = read_left(where)
+    assert batch is not None
+    assert batch[:8] == (1000).to_bytes(8)
+    assert sound[RECORDS_AT:] in batch
+    told = [*range(136), *range(RECORDS_AT, len(sound))]
+    chance = random.Random(changes)
+    if changes == "one bit":
+        tried = [sound[:at] + bytes([sound[at] ^ 1 << bit]) + sound[at + 1 :] for at in told for bit in range(8)]
+    else:
+        tried = [
+            mutated(chance, sound[:136]).ljust(RECORDS_AT, b"\0")[:RECORDS_AT] + mutated(chance, sound[RECORDS_AT:])
+            for _ in range(MUTATIONS)
+        ]
+    answers = {"as stored": 0, "nothing": 0, "refused": 0}
+    for data in tried:
+        path.write_bytes(data)
+        try:
+            found = read_left(where)
+        except CorruptDataError as error:
+            assert "logstore.open-batch" in str(error)
+            answers["refused"] += 1
+            continue
+        assert found in (batch, None), data.hex()
+        answers["nothing" if found is None else "as stored"] += 1
+    assert answers["refused"] > 20
+    if changes == "one bit":
+        assert answers["as stored"] == 8 * 60  # between the block and the word
+
+
 def write_files(directory: Path) -> dict[str, Callable[[], Any]]:
     """Sound files, and what reads them."""
     where = str(directory)
@@ -194,7 +252,9 @@ def write_files(directory: Path) -> dict[str, Callable[[], Any]]:
     (directory / "logstore.housekeeping").write_text(
         '{"version": 1, "last_retention_ms": 5, "last_compaction_ms": -1, "bytes_freed": 0, "results": [], "failures": []}'
     )
+    (directory / "logstore.open-batch").write_bytes(open_batch())
     return {
+        "logstore.open-batch": lambda: read_left(where),
         "logstore.topics": lambda: read_topics(where),
         "logstore.checkpoint": lambda: CheckpointFile(os.path.join(where, "logstore.checkpoint")).read(),
         "logstore.digests": lambda: SegmentDigests(where).entries(),
@@ -210,7 +270,10 @@ KEPT_FILES = {"logstore.topics": [TOPICS + "\u00b2 00000000\n{}\n".encode(), TOP
 
 @pytest.mark.parametrize(
     "name",
-    ["logstore.topics", "logstore.checkpoint", "logstore.digests", "offsets", "partition.metadata", "logstore.housekeeping"],
+    [
+        "logstore.topics", "logstore.checkpoint", "logstore.digests", "logstore.open-batch", "offsets", "partition.metadata",
+        "logstore.housekeeping",
+    ],
 )
 def test_changed_files_are_refused_or_read(tmp_path, name):
     read = write_files(tmp_path)[name]

@@ -9,6 +9,7 @@ from made_batches import START_MS, produced
 from reference_files import decode_producer_snapshot, decode_transaction_index
 
 from logstore.storage.producer_state import NONE_OPEN, AbortedTransaction
+from logstore.storage.segment_digests import SegmentDigests
 from logstore.storage.transaction_index import TransactionIndex, decode_entries, encode_entries
 
 
@@ -130,3 +131,124 @@ def test_a_log_that_never_had_a_transaction_looks_for_none(open_log, monkeypatch
     again = open_log(segment_bytes=1024)
     monkeypatch.setattr(again, "_aborted_between", lambda *range: pytest.fail("looked up"))
     assert len(list(again.read(isolation_level="read_committed"))) == 12
+
+
+@pytest.fixture
+def interleaved(open_log):
+    """Closed in good order: transactions of two producers that overlap, aborted and committed, over two segments."""
+    made = open_log(clock=lambda: START_MS)
+
+    def data(producer_id, sequence):
+        made.append_as_leader(produced(producer_id, sequence, transactional=True, size=20))
+
+    for turn in range(2):
+        data(1, 3 * turn)
+        data(2, 2 * turn)
+        data(1, 3 * turn + 1)
+        made.append_marker(1, 0, False)
+        made.append_marker(2, 0, False)
+        data(2, 2 * turn + 1)
+        made.append_marker(2, 0, True)
+        made.append(b"seen")
+        data(1, 3 * turn + 2)
+        if turn == 0:
+            made.roll()
+        made.append_marker(1, 0, turn == 1)
+    made.close()
+    return made
+
+
+def committed(log):
+    return [record.offset for record in log.read(isolation_level="read_committed")]
+
+
+def no_derivation(*_):
+    pytest.fail("an index that is as it was written was derived")
+
+
+def test_sound_files_are_taken_as_they_are(interleaved, open_log, tmp_path, monkeypatch):
+    assert len(indexes(tmp_path)) == 2
+    with open_log() as log:
+        expected = committed(log)
+    assert expected
+    for read_only in (True, False):
+        with open_log(read_only=read_only) as log:
+            assert log.last_stable_offset == log.log_end_offset  # which loads what is known of transactions
+            monkeypatch.setattr(log._aborted, "_derive", no_derivation)
+            assert committed(log) == expected
+
+
+@pytest.mark.fault(14, "index missing, damaged, stale")
+def test_no_flipped_bit_gives_other_entries(interleaved, open_log, tmp_path, caplog):
+    directory = str(tmp_path / "orders-0")
+    paths = indexes(tmp_path)
+    sound = {int(path.stem): decode_entries(path.read_bytes()) for path in paths}
+    assert sum(map(len, sound.values())) > 3
+    derived = []
+
+    def derive(base, below):
+        derived.append(base)
+        return list(sound[base])
+
+    def look(bases=tuple(sound)):
+        index = TransactionIndex(
+            directory, derive, lambda base: None, digests=SegmentDigests(directory), writable=False, is_possible=True
+        )
+        return {base: index.entries(base) for base in bases}
+
+    assert look() == sound
+    assert derived == []
+    for path in paths:
+        base = int(path.stem)
+        whole = path.read_bytes()
+        for at in range(len(whole)):
+            for bit in range(8):
+                changed = bytearray(whole)
+                changed[at] ^= 1 << bit
+                path.write_bytes(changed)
+                caplog.clear()
+                assert look([base])[base] == sound[base], (path, at, bit)
+                assert derived == [base], (path, at, bit)
+                assert "is damaged" in caplog.text
+                derived.clear()
+        path.write_bytes(whole[: -len(encode_entries(sound[0][:1]))])  # the last one is gone
+        assert look() == sound
+        assert derived == [base]
+        derived.clear()
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("read_only", [True, False], ids=["read_only", "writable"])
+@pytest.mark.fault(14, "index missing, damaged, stale")
+def test_no_flipped_bit_shows_or_hides_a_record(read_only, interleaved, open_log, tmp_path):
+    with open_log(read_only=True) as log:
+        expected = committed(log)
+    for path in indexes(tmp_path):
+        whole = path.read_bytes()
+        for at in range(read_only, len(whole), 2):
+            changed = bytearray(whole)
+            changed[at] ^= 1 << at // 2 % 8
+            path.write_bytes(changed)
+            with open_log(read_only=read_only) as log:
+                assert committed(log) == expected, (path, at)
+        path.write_bytes(whole)
+
+
+def test_a_damaged_file_of_a_sealed_segment_is_written_anew(interleaved, open_log, tmp_path):
+    path = indexes(tmp_path)[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:9] + b"\7" + whole[10:])
+    with open_log() as log:
+        committed(log)
+    assert path.read_bytes() == whole
+
+
+def test_what_no_checksum_is_known_of_is_derived_and_known_from_then_on(interleaved, open_log, tmp_path, monkeypatch):
+    (tmp_path / "orders-0" / "logstore.digests").unlink()
+    with open_log() as log:
+        expected = committed(log)
+    with open_log() as log:
+        monkeypatch.setattr(log._aborted, "_derive", no_derivation)
+        entries = log._aborted.entries(0)
+        assert entries == decode_entries(indexes(tmp_path)[0].read_bytes())
+        assert expected
