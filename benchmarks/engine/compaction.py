@@ -115,7 +115,7 @@ def appends_beside(records: int, keys: int) -> float:
         append_rate(log, 0.1)  # the first ones are slower
         before = append_rate(log, 0.3)
         log.roll()
-        thread = threading.Thread(target=log.compact)
+        thread = threading.Thread(target=log.compact, kwargs={"threads": 1})  # as housekeeping does it
         thread.start()
         beside = append_rate(log, 600.0, thread)
         thread.join()
@@ -135,9 +135,10 @@ def bytes_a_key(keys: int) -> float:
 
 def main(records: int, keys: int) -> None:
     """Prints one table; all sides in the same run."""
-    copies, synced_copies, compactions = [], [], []
+    copies, synced_copies = [], []
+    compactions: dict[int, list[float]] = {1: [], 2: []}
     report = None
-    for _ in range(ROUNDS):
+    for threads in [1, 2] * ROUNDS:
         with tempfile.TemporaryDirectory(prefix="bench-compaction-", dir=".") as directory:
             log = make_log(directory, records, keys)
             size = sum(segment.size_bytes for segment in log.segments)
@@ -146,16 +147,19 @@ def main(records: int, keys: int) -> None:
             copies.append(sum(copy_checked(source, target) for source in sources))
             synced_copies.append(sum(copy_checked(source, target, sync=True) for source in sources))
             started = time.perf_counter()
-            report = log.compact()
-            compactions.append(time.perf_counter() - started)
+            report = log.compact(threads=threads)
+            compactions[threads].append(time.perf_counter() - started)
             log.close()
     beside = [appends_beside(records, keys) for _ in range(ROUNDS)]
     assert report is not None
-    copy, synced, compaction = min(copies), min(synced_copies), min(compactions)
+    copy, synced, one, two = min(copies), min(synced_copies), min(compactions[1]), min(compactions[2])
     print(f"{records} records, {keys} keys, {size / 1e6:.0f} MB; the best of {ROUNDS} rounds")
-    for name, seconds in (("copy, CRC checked", copy), ("the same, synced", synced), ("compaction, synced", compaction)):
-        print(f"{name:20} {seconds:7.3f} s {size / seconds / 1e6:7.0f} MB/s")
-    print(f"compaction at {copy / compaction:.0%} of a copy, {synced / compaction:.0%} of a synced one")
+    for name, seconds in (
+        ("copy, CRC checked", copy), ("the same, synced", synced), ("compaction, one thread", one), ("two threads", two),
+    ):
+        print(f"{name:22} {seconds:7.3f} s {size / seconds / 1e6:7.0f} MB/s")
+    print(f"compaction at {copy / two:.0%} of a copy, {synced / two:.0%} of a synced one; with one thread at "
+          f"{copy / one:.0%} and {synced / one:.0%}")
     print(f"memory {report.memory_bytes / 1e6:.1f} MB, {report.memory_bytes / report.keys_count:.1f} bytes a key")
     print(f"appends beside a compaction keep {statistics.median(beside):.0%} of their rate: "
           + ", ".join(f"{ratio:.0%}" for ratio in beside))

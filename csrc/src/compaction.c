@@ -136,7 +136,9 @@ ls_status ls_compaction_in_file(const ls_compactor *compactor, ls_status status,
 
 bool ls_compaction_needs_history(const ls_compactor *compactor) {
     const ls_batch_header *header = &compactor->header;
-    if (header->producer_id < 0 || compactor->rules.erased_key != NULL) return false;
+    if (compactor->rules.erased_key != NULL) return false;
+    if (compactor->is_ahead && (ls_is_control(header) || ls_is_transactional(header))) return true;
+    if (header->producer_id < 0) return false;
     if (compactor->history == NULL) return true;
     return compactor->history->is_partial && (ls_is_control(header) || ls_is_transactional(header));
 }

@@ -4,6 +4,9 @@
 
 #include "logstore/compaction.h"
 
+/* Output is taken away in pieces of this size: large writes, and still in the second-level cache. */
+enum { LS_COMPACTION_OUTPUT_BYTES = 512 * 1024 };
+
 /* A record that stays: what stands behind its timestamp is copied. */
 typedef struct ls_kept_record {
     const uint8_t *tail;
@@ -26,6 +29,7 @@ typedef struct ls_batch_fate {
 
 struct ls_compactor {
     ls_compaction_rules rules;
+    bool is_ahead; /* it serves another one: knows no transactions, and keeps all of its output */
     ls_key_offset_map *map;
     const ls_transaction_history *history;
     ls_transaction_walk walk;

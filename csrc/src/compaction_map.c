@@ -6,8 +6,7 @@
  * back. */
 #include <stdlib.h>
 
-#include "compaction_walk.h"
-#include "key_offset_map_internal.h"
+#include "compaction_keys.h"
 
 enum {
     WINDOW_RECORDS = 64, /* whose slots are fetched at the same time */
@@ -19,11 +18,9 @@ enum {
     GATHERED_SHARE = 4, /* of the table's memory */
     /* Reading a line of the table ahead costs about a tenth of missing it. */
     READ_AHEAD_BYTES_PER_KEY = 10 * 64,
-    PREFETCHED_KEYS = 16
+    PREFETCHED_KEYS = 16,
+    HASHED_KEYS = 512 /* before they go into the map */
 };
-
-/* Keys gather in the form that the table has them in. */
-typedef slot gathered_key;
 
 struct ls_gathered_keys {
     size_t table_bytes; /* that it was made for */
@@ -94,26 +91,30 @@ static void read_ahead(ls_compactor *compactor, const map_part *table) {
     for (size_t at = 0; at < table_bytes; at += 64) compactor->read_ahead += bytes[at];
 }
 
-/* Takes in the keys that have gathered for a part of the table, in order of their offsets. Where one finds no
- * room, the round ends before it, whatever else is in the table: a later offset of a key is as true. */
-static LS_NOINLINE void put_gathered(ls_compactor *compactor, size_t part) {
-    struct ls_gathered_keys *gathered = compactor->gathered;
-    const gathered_key *keys = gathered->keys + part * gathered->keys_max;
-    uint32_t count = gathered->counts[part];
-    const map_part *table = &compactor->map->parts[part];
+/* Takes in keys in order of their offsets, up to one that finds no room. The round ends before that, whatever else is
+ * in the table: a later offset of a key is as true. */
+static LS_NOINLINE void put_keys(ls_compactor *compactor, const gathered_key *keys, size_t count) {
     uint32_t bits[WINDOW_RECORDS];
-    if ((size_t)table->slots_count * sizeof(slot) < (size_t)count * READ_AHEAD_BYTES_PER_KEY)
-        read_ahead(compactor, table);
-    for (uint32_t i = 0; i < count;) {
-        uint32_t end = count - i < WINDOW_RECORDS ? count : i + WINDOW_RECORDS;
+    bool has_room = true;
+    for (size_t i = 0; i < count && has_room;) {
+        size_t end = count - i < WINDOW_RECORDS ? count : i + WINDOW_RECORDS;
         uint32_t found = 0;
-        for (; i < end; i++) {
+        for (; i < end && has_room; i++) {
             if (i + PREFETCHED_KEYS < count)
                 ls_key_map_prefetch(compactor->map, hash_in(&keys[i + PREFETCHED_KEYS]));
-            put_key(compactor, &keys[i], bits, &found);
+            has_room = put_key(compactor, &keys[i], bits, &found);
         }
         set_superseded(compactor, bits, found);
     }
+}
+
+static void put_gathered(ls_compactor *compactor, size_t part) {
+    struct ls_gathered_keys *gathered = compactor->gathered;
+    uint32_t count = gathered->counts[part];
+    const map_part *table = &compactor->map->parts[part];
+    if ((size_t)table->slots_count * sizeof(slot) < (size_t)count * READ_AHEAD_BYTES_PER_KEY)
+        read_ahead(compactor, table);
+    put_keys(compactor, gathered->keys + part * gathered->keys_max, count);
     gathered->counts[part] = 0;
 }
 
@@ -151,80 +152,64 @@ static void adapt_gathering(ls_compactor *compactor) {
     compactor->gathered = gathered;
 }
 
-typedef struct map_window {
-    gathered_key keys[WINDOW_RECORDS];
-    int count;
-} map_window;
-
-/* False: the map is full. */
-static bool put_window(ls_compactor *compactor, map_window *window) {
-    uint32_t bits[WINDOW_RECORDS];
-    uint32_t found = 0;
-    bool has_room = true;
-    for (int i = 0; i < window->count && has_room; i++)
-        has_room = put_key(compactor, &window->keys[i], bits, &found);
-    set_superseded(compactor, bits, found);
-    window->count = 0;
-    return has_room;
-}
-
-/* False: the map is full. */
-static LS_ALWAYS_INLINE bool take_key(ls_compactor *compactor, map_window *window, ls_key_hash hash,
-                                      int64_t offset) {
-    gathered_key key;
-    set_hash(&key, hash);
-    key.taken = taken_by(compactor->map, offset);
-    if (LS_UNLIKELY(key.taken == 0)) {
-        if (offset < compactor->full_offset) compactor->full_offset = offset;
-        return false;
-    }
+bool ls_compaction_map_keys(ls_compactor *compactor, const gathered_key *keys, size_t count) {
+    compactor->counts.keys_mapped += (int64_t)count;
+    adapt_gathering(compactor);
     struct ls_gathered_keys *gathered = compactor->gathered;
     if (gathered == NULL) {
-        ls_key_map_prefetch(compactor->map, hash);
-        window->keys[window->count++] = key;
-        return window->count < WINDOW_RECORDS || put_window(compactor, window);
+        put_keys(compactor, keys, count);
+    } else {
+        for (size_t i = 0; i < count; i++) {
+            size_t part = (size_t)(hash_in(&keys[i]).low >> (64 - LS_KEY_PARTS_BITS_MAX));
+            uint32_t gathered_count = gathered->counts[part]++;
+            gathered->keys[part * gathered->keys_max + gathered_count] = keys[i];
+            if (LS_UNLIKELY(gathered_count + 1 == gathered->keys_max)) put_gathered(compactor, part);
+        }
     }
-    size_t part = (size_t)(hash.low >> (64 - LS_KEY_PARTS_BITS_MAX));
-    uint32_t count = gathered->counts[part]++;
-    gathered->keys[part * gathered->keys_max + count] = key;
-    if (LS_LIKELY(count + 1 < gathered->keys_max)) return true;
-    put_gathered(compactor, part);
-    return compactor->full_offset == INT64_MAX;
+    if (LS_LIKELY(compactor->full_offset == INT64_MAX)) return true;
+    compactor->mapped_end_offset = compactor->full_offset;
+    return false;
+}
+
+ls_status ls_compaction_hash_keys(ls_compactor *compactor, record_walk *walk, gathered_key *keys, size_t keys_max,
+                                  size_t *count, ls_fault *fault) {
+    size_t taken_in = 0;
+    ls_status status = LS_OK;
+    while (taken_in < keys_max) {
+        const uint8_t *start;
+        ls_record_parts parts;
+        status = next_record(walk, &start, &parts, fault);
+        if (status != LS_OK) break;
+        int64_t offset = walk->header->base_offset + parts.offset_delta;
+        if (parts.key_bytes < 0 || offset < compactor->rules.first_dirty_offset ||
+            offset >= compactor->rules.first_uncleanable_offset) {
+            continue;
+        }
+        gathered_key *key = &keys[taken_in];
+        key->taken = taken_by(compactor->map, offset);
+        if (LS_UNLIKELY(key->taken == 0)) {
+            if (offset < compactor->full_offset) compactor->full_offset = offset;
+            status = LS_END; /* what comes behind it is even farther away */
+            break;
+        }
+        set_hash(key, ls_key_map_hash(compactor->map, parts.key, (size_t)parts.key_bytes));
+        taken_in++;
+    }
+    *count = taken_in;
+    return status;
 }
 
 ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_header *header,
                                     const uint8_t *payload, const uint8_t *payload_end, bool *is_full,
                                     ls_fault *fault) {
+    *is_full = false;
     ls_status status = check_codec(header, fault);
-    if (status != LS_OK) return status;
-    adapt_gathering(compactor);
-    *is_full = compactor->full_offset != INT64_MAX; /* what had gathered did not fit */
-    if (*is_full) {
-        compactor->mapped_end_offset = compactor->full_offset;
-        return LS_OK;
-    }
     record_walk walk = start_walk(header, payload, payload_end);
-    map_window window;
-    window.count = 0;
-    for (;;) {
-        const uint8_t *start;
-        ls_record_parts parts;
-        status = next_record(&walk, &start, &parts, fault);
-        if (status == LS_END) break;
-        if (status != LS_OK) return status;
-        int64_t offset = header->base_offset + parts.offset_delta;
-        if (parts.key_bytes < 0 || offset < compactor->rules.first_dirty_offset ||
-            offset >= compactor->rules.first_uncleanable_offset) {
-            continue;
-        }
-        ls_key_hash hash = ls_key_map_hash(compactor->map, parts.key, (size_t)parts.key_bytes);
-        compactor->counts.keys_mapped++;
-        if (LS_UNLIKELY(!take_key(compactor, &window, hash, offset))) {
-            *is_full = true;
-            break;
-        }
+    while (status == LS_OK && !*is_full) {
+        gathered_key keys[HASHED_KEYS];
+        size_t count;
+        status = ls_compaction_hash_keys(compactor, &walk, keys, HASHED_KEYS, &count, fault);
+        *is_full = !ls_compaction_map_keys(compactor, keys, count);
     }
-    if (!put_window(compactor, &window)) *is_full = true;
-    if (*is_full) compactor->mapped_end_offset = compactor->full_offset;
-    return LS_OK;
+    return status == LS_END ? LS_OK : status;
 }

@@ -4,9 +4,6 @@
 #include "compaction_internal.h"
 #include "logstore/bytes.h"
 
-/* Output is taken away in pieces of this size: large writes, and still in the second-level cache. */
-static const size_t OUTPUT_BYTES = 512 * 1024;
-
 /* ---- the second pass: what becomes of a batch ------------------------------------------------- */
 
 /* Whether a batch is its producer's last: the sequence it went up to must not be forgotten. */
@@ -259,7 +256,7 @@ ls_status ls_compaction_rewrite(ls_compactor *compactor, const uint8_t *at, cons
     for (;;) {
         *consumed = (size_t)(at - start);
         *wanted = 0;
-        if (compactor->output.size >= OUTPUT_BYTES) {
+        if (compactor->output.size >= LS_COMPACTION_OUTPUT_BYTES && !compactor->is_ahead) {
             *step = LS_COMPACTION_OUTPUT;
             return LS_OK;
         }

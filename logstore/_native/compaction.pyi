@@ -35,6 +35,7 @@ class Compactor:
         erased_key: bytes | None = None,
         stretch_bytes: int = 8 << 20,
         history: Callable[[bool], TransactionHistory] | None = None,
+        threads: int = 1,
     ) -> None: ...
     @property
     def counts(self) -> dict[str, int]: ...

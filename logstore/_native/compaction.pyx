@@ -19,6 +19,7 @@ from logstore._native.core cimport (
     LS_FULL,
     LS_KEY_SECRET_BYTES,
     LS_NO_MEMORY,
+    LS_OFFSET_INDEX_ENTRY_BYTES,
     LS_OK,
     LS_TORN,
     ls_aborted_transaction,
@@ -27,7 +28,13 @@ from logstore._native.core cimport (
     ls_batch_header_peek,
     ls_batch_size_bytes,
     ls_batch_validate,
+    ls_compaction_ahead,
+    ls_compaction_ahead_create,
+    ls_compaction_ahead_free,
+    ls_compaction_ahead_start,
+    ls_compaction_ahead_stop,
     ls_compaction_counts,
+    ls_compaction_go_ahead,
     ls_compaction_map,
     ls_compaction_map_payload,
     ls_compaction_rewrite,
@@ -151,6 +158,7 @@ cdef class BatchFile:
     cdef size_t wanted      # bytes from start on that a batch needs, as far as that is known
     cdef int64_t position   # of buffer[start] in the file
     cdef int64_t size_bytes
+    cdef int64_t resume     # read up to there; a batch may start there, that two threads go on from
 
     def __cinit__(self, str path not None, int64_t size_bytes):
         cdef ls_fault fault
@@ -162,7 +170,7 @@ cdef class BatchFile:
         if status != LS_OK:
             raise_fault(&fault, path)
         self.path = path
-        self.size_bytes = size_bytes
+        self.size_bytes = self.resume = size_bytes
 
     def __dealloc__(self):
         if self.file != NULL:
@@ -183,11 +191,14 @@ cdef class BatchFile:
     cdef ls_status read_on(self, size_t *got, ls_fault *fault) noexcept nogil:
         """Reads on behind what is left, so that a batch of `wanted` bytes fits. LS_END: nothing is left."""
         cdef size_t left = self.end - self.start
-        cdef int64_t unread = self.size_bytes - (self.position + <int64_t>left)
+        cdef int64_t unread = self.resume - (self.position + <int64_t>left)
         cdef size_t capacity = max(CHUNK_BYTES, self.wanted)
         cdef ls_status status
         cdef uint8_t *grown
         got[0] = 0
+        if unread <= 0 and left > 0:
+            self.resume = self.size_bytes  # no batch starts there
+            unread = self.resume - (self.position + <int64_t>left)
         if unread > 0:
             if <int64_t>self.wanted > unread + <int64_t>left:
                 capacity = CHUNK_BYTES  # a length that leads past the end: no reason to allocate it
@@ -206,7 +217,7 @@ cdef class BatchFile:
             self.end += got[0]
             if status != LS_OK or got[0] > 0:
                 return status
-            self.size_bytes = self.position + <int64_t>left  # cut meanwhile
+            self.size_bytes = self.resume = self.position + <int64_t>left  # cut meanwhile
         if left == 0:
             return LS_END
         return fail(fault, LS_CORRUPT, b"batch is cut off", self.position, <int64_t>self.wanted, <int64_t>left)
@@ -331,11 +342,15 @@ cdef class Compactor:
     history : callable, optional
         Gives a finished `TransactionHistory` once a producer's batch asks for one, ``history(False)``; a partial one will do
         until ``history(True)`` is called.
+    threads : int
+        Above 1: a second thread works ahead of the calling one, where there is a processor for it.
     """
 
     cdef ls_compactor *compactor
+    cdef ls_compaction_ahead *ahead     # NULL: without
     cdef KeyOffsetMap offset_map
     cdef bytes erased_key
+    cdef bytes index                    # of the file at hand, for the second thread
     cdef object make_history
     cdef TransactionHistory history
     cdef size_t stretch_bytes
@@ -346,7 +361,7 @@ cdef class Compactor:
 
     def __cinit__(self, KeyOffsetMap offset_map, *, int64_t first_dirty_offset=0, int64_t first_uncleanable_offset=0,
                   int64_t now_ms=0, int64_t delete_retention_ms=0, bytes erased_key=None, size_t stretch_bytes=8 << 20,
-                  history=None):
+                  history=None, int threads=1):
         cdef ls_compaction_rules rules
         cdef ls_fault fault
         memset(&rules, 0, sizeof(rules))
@@ -366,9 +381,35 @@ cdef class Compactor:
         if ls_compactor_create(&rules, offset_map.map if offset_map is not None else NULL, &self.compactor,
                                &fault) != LS_OK:
             raise_fault(&fault, "<memory>")
+        if threads > 1:
+            self.ahead = ls_compaction_ahead_create(self.compactor)
 
     def __dealloc__(self):
+        ls_compaction_ahead_free(self.ahead)
         ls_compactor_free(self.compactor)
+
+    cdef int start_ahead(self, BatchFile file, bint rewrites) except -1:
+        """Has the second thread, if there is one, begin with a file; until `stop_ahead`."""
+        cdef bytes index
+        if self.ahead == NULL:
+            return 0
+        try:
+            with open(os.fspath(file.path).removesuffix(".log") + ".index", "rb") as index_file:
+                index = index_file.read()
+        except OSError:
+            index = b""  # it only says where batches start
+        self.index = index
+        file.resume = 0
+        ls_compaction_ahead_start(self.ahead, file.file, <const uint8_t *>PyBytes_AS_STRING(index),
+                                  <size_t>PyBytes_GET_SIZE(index) // LS_OFFSET_INDEX_ENTRY_BYTES, rewrites)
+        return 0
+
+    cdef int stop_ahead(self) except -1:
+        if self.ahead != NULL:
+            with nogil:
+                ls_compaction_ahead_stop(self.ahead)
+            self.index = None
+        return 0
 
     cdef int take_history(self) except -1:
         cdef TransactionHistory history = self.make_history(self.history is not None)
@@ -410,20 +451,23 @@ cdef class Compactor:
         cdef ls_status status
         cdef RecordBatch batch
         ls_compactor_start_segment(self.compactor, base_offset, end_offset)
-        while self.work(file, None, False, &step, pause):
-            if step == LS_COMPACTION_PAYLOAD:
-                batch = batch_at(file)
-                batch.open_payload()
-                with nogil:
-                    status = ls_compaction_map_payload(self.compactor, batch.payload, batch.payload_end, &step, &fault)
-                if status != LS_OK:
-                    raise_fault(&fault, path)
-                if step != LS_COMPACTION_FULL:
-                    file.consume(<size_t>ls_batch_size_bytes(&batch.header))
-            if step == LS_COMPACTION_FULL:
-                file.close()
-                return False
-        file.close()
+        self.start_ahead(file, False)
+        try:
+            while self.work(file, None, False, &step, pause):
+                if step == LS_COMPACTION_PAYLOAD:
+                    batch = batch_at(file)
+                    batch.open_payload()
+                    with nogil:
+                        status = ls_compaction_map_payload(self.compactor, batch.payload, batch.payload_end, &step, &fault)
+                    if status != LS_OK:
+                        raise_fault(&fault, path)
+                    if step != LS_COMPACTION_FULL:
+                        file.consume(<size_t>ls_batch_size_bytes(&batch.header))
+                if step == LS_COMPACTION_FULL:
+                    return False
+        finally:
+            self.stop_ahead()
+            file.close()
         ls_compactor_map_ended(self.compactor, end_offset)
         return True
 
@@ -473,14 +517,18 @@ cdef class Compactor:
         cdef ls_compaction_step step
         cdef RecordBatch batch
         ls_compactor_start_segment(self.compactor, base_offset, end_offset)
-        while self.work(file, output, True, &step, pause):
-            if step == LS_COMPACTION_PAYLOAD:
-                batch = batch_at(file)
-                self.rewrite_compressed(batch, path)
-                file.consume(<size_t>ls_batch_size_bytes(&batch.header))
-            elif step == LS_COMPACTION_OUTPUT:
-                output = self.take_output(output, next_output)
-        file.close()
+        self.start_ahead(file, True)
+        try:
+            while self.work(file, output, True, &step, pause):
+                if step == LS_COMPACTION_PAYLOAD:
+                    batch = batch_at(file)
+                    self.rewrite_compressed(batch, path)
+                    file.consume(<size_t>ls_batch_size_bytes(&batch.header))
+                elif step == LS_COMPACTION_OUTPUT:
+                    output = self.take_output(output, next_output)
+        finally:
+            self.stop_ahead()
+            file.close()
         output = self.take_output(output, next_output)
         self.rest(pause)
         return output
@@ -518,9 +566,16 @@ cdef class Compactor:
         cdef ls_status status
         cdef size_t consumed = 0
         cdef size_t got = 0
+        cdef int64_t reached = 0
         while True:
             step[0] = LS_COMPACTION_MORE
-            if file.buffer == NULL:
+            got = 0
+            if self.can_go_ahead(file):
+                status = ls_compaction_go_ahead(self.ahead, file.position, file.size_bytes, step, &reached, &file.resume,
+                                                fault)
+                got = <size_t>(reached - file.position)
+                file.position = reached
+            elif file.buffer == NULL:
                 status = LS_OK
             elif rewrites:
                 status = ls_compaction_rewrite(self.compactor, file.buffer + file.start, file.buffer + file.end,
@@ -530,18 +585,23 @@ cdef class Compactor:
                                            step, &consumed, &file.wanted, fault)
             if status != LS_OK:
                 return status
+            self.bytes_read += <int64_t>got
             file.consume(consumed)
+            consumed = 0
             if step[0] == LS_COMPACTION_OUTPUT:
                 status = self.append_output(output, fault)
                 if status != LS_OK:
                     return LS_OK if status == LS_FULL else status
             elif step[0] != LS_COMPACTION_MORE or self.bytes_read >= <int64_t>self.stretch_bytes:
                 return LS_OK
-            else:
+            elif not self.can_go_ahead(file):
                 status = file.read_on(&got, fault)
                 if status != LS_OK:
                     return status
                 self.bytes_read += <int64_t>got
+
+    cdef bint can_go_ahead(self, BatchFile file) noexcept nogil:
+        return self.ahead != NULL and file.start == file.end and file.resume <= file.position < file.size_bytes
 
     cdef ls_status append_output(self, ls_segment *output, ls_fault *fault) noexcept nogil:
         """LS_FULL: the rest is for `take_output`."""

@@ -550,6 +550,15 @@ cdef extern from "logstore/compaction.h" nogil:
     const ls_aborted_transaction *ls_compactor_aborted(const ls_compactor *compactor, size_t *count)
     size_t ls_compactor_memory_bytes(const ls_compactor *compactor)
     void ls_compactor_clear_aborted(ls_compactor *compactor)
+    ctypedef struct ls_compaction_ahead:
+        pass
+    ls_compaction_ahead *ls_compaction_ahead_create(ls_compactor *compactor)
+    void ls_compaction_ahead_free(ls_compaction_ahead *ahead)
+    void ls_compaction_ahead_start(ls_compaction_ahead *ahead, ls_file *file, const uint8_t *index,
+                                   size_t entries_count, bint rewrites)
+    void ls_compaction_ahead_stop(ls_compaction_ahead *ahead)
+    ls_status ls_compaction_go_ahead(ls_compaction_ahead *ahead, int64_t position, int64_t size_bytes,
+                                     ls_compaction_step *step, int64_t *reached, int64_t *resume, ls_fault *fault)
 
 
 cdef extern from "logstore/verification.h" nogil:

@@ -186,7 +186,7 @@ class Housekeeping(HousekeepingPlans):
                 self._expire_offsets(note)
             if "compaction" in tasks:
                 self._uncleanable.clear()
-                self._compact(topics, note, compact_all=compact_all, progress=progress)
+                self._compact(topics, note, compact_all=compact_all, progress=progress, threads=2)
         return done
 
     @contextlib.contextmanager
@@ -300,6 +300,7 @@ class Housekeeping(HousekeepingPlans):
         *,
         compact_all: bool = False,
         progress: Callable[[Log, CompactionProgress], None] | None = None,
+        threads: int = 1,
     ) -> None:
         """One log after the other, the one with the largest share of uncompacted bytes first; none twice."""
         now_ms = self._clock()
@@ -326,14 +327,14 @@ class Housekeeping(HousekeepingPlans):
             if chosen is None:
                 break
             log = left.pop(chosen[0].path)
-            work = functools.partial(self._compact_log, log, progress)
+            work = functools.partial(self._compact_log, log, progress, threads)
             self._do("compaction", log.topic, log.partition, work, note)
             if TopicPartition(log.topic, log.partition) in self._failures:
                 self._uncleanable.add(log.path)
         self._last_compaction_ms = self._clock()
 
     def _compact_log(
-        self, log: Log, progress: Callable[[Log, CompactionProgress], None] | None
+        self, log: Log, progress: Callable[[Log, CompactionProgress], None] | None, threads: int
     ) -> tuple[int, str]:
         def moved(at: CompactionProgress) -> None:
             percent = 100 * at.done_bytes // max(at.total_bytes, 1)
@@ -349,6 +350,7 @@ class Housekeeping(HousekeepingPlans):
             bytes_per_second=None if rate == INT64_MAX else rate,
             progress=moved,
             stop=lambda: self._stopping,
+            threads=threads,
         )
         return report.bytes_before - report.bytes_after, compaction_summary(report)
 

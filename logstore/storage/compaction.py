@@ -173,17 +173,20 @@ def compact(
     bytes_per_second: float | None = None,
     progress: Callable[[CompactionProgress], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    threads: int = 2,
 ) -> CompactionReport:
     """See `logstore.storage.log.Log.compact`."""
-    if memory_bytes < 1 or (bytes_per_second is not None and bytes_per_second <= 0):
-        raise InvalidRequestError("memory_bytes and bytes_per_second must be above 0")
+    if memory_bytes < 1 or threads < 1 or (bytes_per_second is not None and bytes_per_second <= 0):
+        raise InvalidRequestError("memory_bytes, bytes_per_second and threads must be above 0")
     if not log.config.is_compacted:
         raise InvalidRequestError(
             f"cleanup.policy of {log.topic} is {log.config['cleanup.policy']}: compaction would lose records; "
             "set cleanup.policy=compact first"
         )
     with log._compaction_lock:
-        return _Compaction(log, memory_bytes, _Pace(bytes_per_second, stop), progress).run()
+        if bytes_per_second is not None:
+            threads = 1
+        return _Compaction(log, memory_bytes, _Pace(bytes_per_second, stop), progress, threads).run()
 
 
 class _Pace:
@@ -217,12 +220,13 @@ class _Compaction:
     """One call of `compact`."""
 
     def __init__(
-        self, log: Log, memory_bytes: int, pace: _Pace, progress: Callable[[CompactionProgress], None] | None
+        self, log: Log, memory_bytes: int, pace: _Pace, progress: Callable[[CompactionProgress], None] | None, threads: int
     ):
         self.log = log
         self.memory_bytes = memory_bytes
         self.pace = pace
         self.progress = progress
+        self.threads = threads
         self.now_ms = log._now_ms()
         self.round = 0
         self.read_bytes = self.written_bytes = self.keys_count = self.map_bytes = 0
@@ -286,7 +290,7 @@ class _Compaction:
             compactor = Compactor(
                 offset_map, first_dirty_offset=first_dirty, first_uncleanable_offset=end, now_ms=self.now_ms,
                 delete_retention_ms=self.log.config["delete.retention.ms"], stretch_bytes=self.pace.stretch_bytes,
-                history=partial(self._transaction_history, end),
+                history=partial(self._transaction_history, end), threads=self.threads,
             )
             self.done_bytes = 0
             self.total_bytes = sum(segment.size_bytes * (1 + (stop > first_dirty)) for segment, stop in sources)

@@ -669,19 +669,23 @@ class Log(FlushedLog):
         bytes_per_second: float | None = None,
         progress: Callable[[CompactionProgress], None] | None = None,
         stop: Callable[[], bool] | None = None,
+        threads: int = 2,
     ) -> CompactionReport:
         """Compacts whatever can be compacted now: of each key, only the last record stays.
 
         Parameters
         ----------
         memory_bytes : int
-            For the map of keys, 25 to 30 bytes each; where they do not fit, there are several rounds.
+            For the map of keys, about 30 bytes each, 35 with all that goes with it; where they do not fit, there are
+            several rounds.
         bytes_per_second : float, optional
             Limit on bytes read and written.
         progress : callable, optional
             Called after each read, about once a MiB.
         stop : callable, optional
             Asked as often; True ends the work. Segments that were replaced by then stay so.
+        threads : int
+            2: one more works beside the calling one, where there is a processor for it and no limit on bytes; 1: none does.
 
         Returns
         -------
@@ -701,7 +705,10 @@ class Log(FlushedLog):
         """
         from logstore.storage.compaction import compact
 
-        return compact(self, memory_bytes=memory_bytes, bytes_per_second=bytes_per_second, progress=progress, stop=stop)
+        return compact(
+            self, memory_bytes=memory_bytes, bytes_per_second=bytes_per_second, progress=progress, stop=stop,
+            threads=threads,
+        )
 
     def erase_key(self, key: bytes, *, progress: Callable[[int, int], None] | None = None) -> ErasureReport:
         """Erases every record with a key that was appended so far, durably, whatever the topic's ``cleanup.policy``.

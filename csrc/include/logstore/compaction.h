@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "logstore/file.h"
 #include "logstore/key_offset_map.h"
 #include "logstore/record_batch.h"
 #include "logstore/status.h"
@@ -113,6 +114,26 @@ void ls_compactor_clear_output(ls_compactor *compactor);
 /* Memory besides the map's: a bit for each offset of the first pass and an eighth of that, at most 32 MiB,
  * and for keys on their way into a large map a quarter of its memory, at most 20 MiB. */
 size_t ls_compactor_memory_bytes(const ls_compactor *compactor);
+
+/* A second thread that reads, checks and hashes what comes next in the first pass, and does the second pass with the
+ * caller (work_ahead.h). It serves one compactor, which outlives it, and takes up to 3 MiB besides the output, more
+ * where batches or their records are of unusual sizes. NULL where there is no second processor, no thread or no
+ * memory. */
+typedef struct ls_compaction_ahead ls_compaction_ahead;
+ls_compaction_ahead *ls_compaction_ahead_create(ls_compactor *compactor);
+void ls_compaction_ahead_free(ls_compaction_ahead *ahead); /* NULL is fine */
+
+/* After ls_compactor_start_segment: what follows is of this file, which is read by both threads until ..._stop, and has
+ * the entries of an offset index to be cut at; they may be wrong. All is borrowed until then. */
+void ls_compaction_ahead_start(ls_compaction_ahead *ahead, ls_file *file, const uint8_t *index,
+                               size_t entries_count, bool rewrites);
+void ls_compaction_ahead_stop(ls_compaction_ahead *ahead);
+
+/* Goes on at `position`, where a batch starts. *reached: everything in front of it is done, as ls_compaction_map and
+ * ls_compaction_rewrite would have done it, and *step is MORE, FULL or OUTPUT. Where it is `position`, the caller does
+ * what comes next, up to *resume at least, where a batch may start. */
+ls_status ls_compaction_go_ahead(ls_compaction_ahead *ahead, int64_t position, int64_t size_bytes,
+                                 ls_compaction_step *step, int64_t *reached, int64_t *resume, ls_fault *fault);
 
 /* Aborted transactions whose marker was passed while their data was seen, since the last clear: the entries
  * of the new segment's transaction index. */
