@@ -209,6 +209,8 @@ class Log(FlushedLog):
                 opened, leader_epoch=max(self._epochs.latest, opened.leader_epoch, 0),
                 append_time=self.config["message.timestamp.type"] == "LogAppendTime",
             )
+        if writable:
+            self._deleted_files.add(opened.deleted, 0)
         self.damage = opened.damage
         self.recovery_report = opened.report
         self._checkpoint = checkpoint or Checkpoint()

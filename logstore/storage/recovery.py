@@ -35,7 +35,9 @@ __all__ = [
 
 TRUNCATE_SUFFIX = ".truncate"
 INDEX_SUFFIXES = (".index", ".timeindex", ".txnindex")
-_LEFTOVERS = (".deleted", TRUNCATE_SUFFIX + ".tmp", ".torn.tmp", ".repaired")
+_DELETED = ".deleted"
+_DELETED_AT_ONCE = 1000  # files left over from mass deletion: others go while the log is open
+_LEFTOVERS = (TRUNCATE_SUFFIX + ".tmp", ".torn.tmp", ".repaired")
 _TEMPORARY = frozenset({layout.LEADER_EPOCH_FILE + ".tmp", layout.PARTITION_METADATA_FILE + ".tmp"})
 
 
@@ -67,11 +69,15 @@ class OpenedLog:
         Of the last batch scanned; -1 for none.
     mark : CacheMark or None
         What spared a scan of what stands before it.
+    deleted : list[str]
+        Files that are out of the log, but too many to be unlinked before it is open.
     is_cut : bool
         Zeros ahead of the end were taken away: the file's size is to be on disk before the log counts as closed.
     """
 
-    __slots__ = ("damage", "flushed_offset", "is_cut", "leader_epoch", "log_end_offset", "mark", "report", "segments")
+    __slots__ = (
+        "damage", "deleted", "flushed_offset", "is_cut", "leader_epoch", "log_end_offset", "mark", "report", "segments",
+    )
 
     def __init__(self, log_end_offset: int, flushed_offset: int = 0):
         self.segments: list[Segment] = []
@@ -81,6 +87,7 @@ class OpenedLog:
         self.damage: CorruptDataError | None = None
         self.leader_epoch = -1
         self.mark: CacheMark | None = None
+        self.deleted: list[str] = []
         self.is_cut = False
 
 
@@ -147,12 +154,12 @@ def open_segments(
     StorageFailureError
         A file can't be opened or read.
     """
-    if writable:
-        _finish_interrupted(directory)
+    deleted = _finish_interrupted(directory) if writable else []
     paths = visible_segments(directory)
     bases = list(paths)
     known = checkpoint or Checkpoint()
     opened = OpenedLog(log_end_offset=max(known.log_start_offset, known.log_end_offset))
+    opened.deleted = deleted
     if not bases:
         if known.flushed_offset > known.log_start_offset or known.position > 0:
             opened.damage = CorruptDataError(
@@ -400,15 +407,18 @@ def _cut_tail(
     )
 
 
-def _finish_interrupted(directory: str) -> None:
-    """Finishes or undoes deletions, replacements and truncations that a crash interrupted (log-format, 5.2).
+def _finish_interrupted(directory: str) -> list[str]:
+    """Finishes or undoes deletions, replacements and truncations that a crash interrupted (log-format, 5.2); gives the files
+    that are out of the log, but too many to be unlinked now.
 
     Idempotent: a crash in here changes nothing about what the next run does.
     """
     with refusals(directory, "list"):
         names = sorted(os.listdir(directory))
     undone, swaps, replaced = interrupted_swap(directory, names)
-    removed = [name for name in names if name.endswith(_LEFTOVERS) or name in _TEMPORARY] + undone + replaced
+    deleted = [name for name in names if name.endswith(_DELETED)]
+    leftovers = [name for name in names if name.endswith(_LEFTOVERS) or name in _TEMPORARY]
+    removed = deleted[:_DELETED_AT_ONCE] + leftovers + undone + replaced
     with refusals(directory, "clean up after a crash"):
         for name in dict.fromkeys(removed):
             with contextlib.suppress(FileNotFoundError):
@@ -428,6 +438,7 @@ def _finish_interrupted(directory: str) -> None:
                 os.unlink(os.path.join(directory, name))
     if removed or swaps:
         sync_directory(directory)
+    return [os.path.join(directory, name) for name in deleted[_DELETED_AT_ONCE:]]
 
 
 def interrupted_truncation(directory: str) -> tuple[int, bool] | None:

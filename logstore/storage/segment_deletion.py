@@ -41,6 +41,7 @@ SEGMENT_SUFFIXES = (".log", ".index", ".timeindex", ".txnindex", ".snapshot")
 DELETED_SUFFIX = ".deleted"
 _ROUNDS_MAX = 3
 _MANY_SEGMENTS = 32
+_UNLINKED_ON_CLOSE = 1000  # files; large ones take a millisecond each
 
 
 class Scheduler(Protocol):
@@ -91,11 +92,11 @@ class DeletedFiles:
         return renamed
 
     def close(self) -> None:
-        """Frees what is pending, and ends what goes on elsewhere; what is left is removed when the log is opened again."""
+        """Frees what is pending, up to a number of files, and ends what goes on elsewhere: the rest is for the next open."""
         with self._names_lock:
             self._is_closed = True
         with contextlib.suppress(StorageFailureError):
-            self.unlink()
+            self.unlink(at_most=_UNLINKED_ON_CLOSE)
 
     @property
     def pending_bytes(self) -> int:
@@ -125,8 +126,8 @@ class DeletedFiles:
             first_due = min(due for due, _, _ in self._pending)
         self.unlink(max(first_due, time.monotonic()))
 
-    def unlink(self, until: float = float("inf")) -> int:
-        """Unlinks what is due by a time of the monotonic clock, or all there is; bytes freed.
+    def unlink(self, until: float = float("inf"), *, at_most: int | None = None) -> int:
+        """Unlinks what is due by a time of the monotonic clock, or all there is, up to a number of files; bytes freed.
 
         Raises
         ------
@@ -136,6 +137,7 @@ class DeletedFiles:
         with self._lock:
             due = [entry for entry in self._pending if entry[0] <= until]
             self._pending = [entry for entry in self._pending if entry[0] > until]
+        due = due[:at_most]
         for _, path, _ in due:
             try:
                 os.unlink(path)

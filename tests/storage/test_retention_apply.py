@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from manual_scheduler import ManualScheduler
 
 from logstore.errors import OffsetOutOfRangeError, ReadOnlyError
+from logstore.storage import recovery, segment_deletion
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
 from logstore.storage.retention import RetentionPolicy, retention_plan
@@ -147,6 +148,29 @@ def test_closing_frees_what_is_pending(open_log, clock):
     assert names(log, ".deleted")
     log.close()
     assert names(log, ".deleted") == []
+
+
+def test_after_mass_deletion_neither_closing_nor_opening_waits_for_all_files(open_log, clock, monkeypatch):
+    log = open_log(segment_bytes=1024, retention_ms=1, clock=clock)
+    fill(log)
+    log.apply_retention(plan_of(log, NOW_MS + 50 * SECOND_MS), now_ms=NOW_MS + 50 * SECOND_MS)
+    count = len(names(log, ".deleted"))
+    monkeypatch.setattr(segment_deletion, "_UNLINKED_ON_CLOSE", 3)
+    monkeypatch.setattr(recovery, "_DELETED_AT_ONCE", 2)
+    kept = offsets(log)
+    log.close()
+    left = names(log, ".deleted")
+    assert len(left) == count - 3 > 2
+    with open_log(segment_bytes=1024, clock=clock, read_only=True) as reader:
+        assert offsets(reader) == kept
+    scheduler = ManualScheduler()
+    again = open_log(segment_bytes=1024, clock=clock, scheduler=scheduler)
+    assert names(again, ".deleted") == left[2:]
+    assert again._deleted_files.pending_bytes > 0
+    assert offsets(again) == kept
+    scheduler.run(within_ms=0)
+    assert names(again, ".deleted") == []
+    assert offsets(again) == kept
 
 
 def test_what_a_crash_left_below_the_start_is_removed(open_log, clock, tmp_path):
