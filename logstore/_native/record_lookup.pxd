@@ -5,7 +5,7 @@ from logstore._native.log_state cimport LogState
 from logstore._native.record_batch cimport Record, RecordBatch
 
 
-# Where every fourth record of a batch starts.
+# Where every second record of a batch starts.
 cdef struct Mark:
     int32_t previous_delta      # offset delta of the record before it, -1 for none
     uint32_t at                 # from the start of the payload
@@ -14,9 +14,14 @@ cdef struct Mark:
 # A batch that a look-up has read and validated.
 cdef class CachedBatch:
     cdef RecordBatch batch      # None once it had to make room
+    # What a look-up asks of the batch, here too, so that it waits for one object and not for two.
+    cdef int64_t base_offset
+    cdef int64_t last_offset
     cdef int64_t log_number     # which log, and in what state: another one makes this batch none of it
     cdef int64_t truncation_count
     cdef int64_t replacement_count
+    cdef size_t payload         # its address
+    cdef double offset_bytes    # what an offset takes of it, on average
     cdef Py_ssize_t size_bytes
     cdef Mark *marks            # made when the batch is looked into again
     cdef int32_t marks_count

@@ -13,6 +13,10 @@ from logstore._native.spans cimport HeaderList, SpanArray, span_of, takes_bytes
 
 from logstore.errors import InvalidRequestError, UnknownTopicOrPartitionError
 
+cdef extern from "Python.h":
+    bint is_int "PyLong_CheckExact"(PyObject *value) noexcept
+    int64_t int_value "PyLong_AsLongLongAndOverflow"(PyObject *value, int *overflow) noexcept
+
 cdef str READ_UNCOMMITTED = "read_uncommitted"
 
 
@@ -357,3 +361,20 @@ cdef object quick_append(object topic, PyObject *const *arguments, Py_ssize_t co
 
 
 any_append = ls_put_in_front(TopicAppender, b"append", quick_append)
+
+
+cdef ls_method any_get
+
+
+cdef object quick_get(object topic, PyObject *const *arguments, Py_ssize_t count, PyObject *names):
+    """`TopicAppender.get` of an offset alone, in a topic with one partition."""
+    cdef int64_t offset
+    cdef int overflow = 0
+    if names == NULL and count == 1 and (<TopicAppender>topic).count == 1 and is_int(arguments[0]):
+        offset = int_value(arguments[0], &overflow)
+        if not overflow:
+            return record_at(<LogAppender>(<TopicAppender>topic).appenders[0], offset)
+    return any_get(topic, arguments, count, names)
+
+
+any_get = ls_put_in_front(TopicAppender, b"get", quick_get)

@@ -195,6 +195,24 @@ def test_wrong_calls_are_refused(tmp_path):
         topic.get(0, 1)
 
 
+def test_an_offset_alone_is_judged_like_one_with_a_partition(tmp_path):
+    with logstore.open(tmp_path, durability="appended") as broker:
+        topic = broker.create_topic("orders")
+        topic.append(b"0")
+        assert topic.get(0).value == topic.get(offset=0).value == topic.get(0, 0).value == b"0"
+        for offset in (1, -1, 2**62):
+            with pytest.raises(OffsetOutOfRangeError) as caught:
+                topic.get(offset)
+            assert caught.value.log_end_offset == 1
+        for wrong in (None, "earliest", 1.0, True, 2**70, -(2**70)):
+            with pytest.raises(InvalidRequestError):
+                topic.get(wrong)
+        with pytest.raises(TypeError):
+            topic.get()
+    with pytest.raises(ClosedError):
+        topic.get(0)
+
+
 def test_a_process_that_only_reads_finds_what_was_appended_since(tmp_path: Path):
     with logstore.open(tmp_path, durability="appended") as broker:
         topic = broker.create_topic("orders")
