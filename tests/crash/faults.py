@@ -61,7 +61,8 @@ FAULTS = {
     23: Fault("views that outlive their log", "the memory stays as long as anything points into it"),
     24: Fault("a file cut or unreadable under a reader", "an error; log files are never mapped, so no SIGBUS"),
     25: Fault("signal or exception within a call", "all of the append or nothing; locks are free; the next one works; a "
-              "handler that calls into the middle of a call is served, or refused with an error, and never waits for itself"),
+              "handler that calls into the middle of a call is served, or refused with an error, and never waits for "
+              "itself"),
     26: Fault("end of the interpreter", "what was taken is written; no hang, no lost buffer, no noise"),
     27: Fault("many threads on one log", "nothing lost, doubled or out of order"),
     28: Fault("hostile lengths and counts", "refused before anything is allocated"),
