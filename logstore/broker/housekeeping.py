@@ -361,7 +361,7 @@ class Housekeeping(HousekeepingPlans):
             self._retain(None, _nobody, apart_from=busy)
             for topic in self._topics():
                 for log in topic.logs:
-                    log._deleted_files.unlink(time.monotonic())
+                    log._deleted_files.unlink(time.monotonic(), ends_on_close=True)
         except LogstoreError as error:
             _logger().error("a round of retention failed: %s", error)
 

@@ -124,10 +124,13 @@ class DeletedFiles:
             if not self._pending:
                 return
             first_due = min(due for due, _, _ in self._pending)
-        self.unlink(max(first_due, time.monotonic()))
+        self.unlink(max(first_due, time.monotonic()), ends_on_close=True)
 
-    def unlink(self, until: float = float("inf"), *, at_most: int | None = None) -> int:
-        """Unlinks what is due by a time of the monotonic clock, or all there is, up to a number of files; bytes freed.
+    def unlink(
+        self, until: float = float("inf"), *, at_most: int | None = None, ends_on_close: bool = False
+    ) -> int:
+        """Unlinks what is due by a time of the monotonic clock, or all there is, up to a number of files or until the log is
+        closed; bytes freed.
 
         Raises
         ------
@@ -137,15 +140,18 @@ class DeletedFiles:
         with self._lock:
             due = [entry for entry in self._pending if entry[0] <= until]
             self._pending = [entry for entry in self._pending if entry[0] > until]
-        due = due[:at_most]
-        for _, path, _ in due:
+        freed_bytes = 0
+        for _, path, size_bytes in due[:at_most]:
+            if ends_on_close and self._is_closed:
+                break
             try:
                 os.unlink(path)
+                freed_bytes += size_bytes
             except FileNotFoundError:
                 pass
             except OSError as error:
                 raise file_failure(error, path, "unlink") from error
-        return sum(size for _, _, size in due)
+        return freed_bytes
 
     def forget(self) -> None:
         """In a forked child: the files belong to the parent."""

@@ -173,6 +173,24 @@ def test_after_mass_deletion_neither_closing_nor_opening_waits_for_all_files(ope
     assert offsets(again) == kept
 
 
+def test_unlinking_in_the_background_ends_when_the_log_is_closed(open_log, clock, monkeypatch):
+    scheduler = ManualScheduler()
+    log = open_log(segment_bytes=1024, retention_ms=1, file_delete_delay_ms=5000, clock=clock, scheduler=scheduler)
+    fill(log)
+    log.apply_retention(plan_of(log, NOW_MS + 50 * SECOND_MS), now_ms=NOW_MS + 50 * SECOND_MS)
+    count = len(names(log, ".deleted"))
+    unlink = os.unlink
+
+    def close_after_the_first(path):
+        unlink(path)
+        log.close()  # as from another thread
+
+    monkeypatch.setattr(segment_deletion.os, "unlink", close_after_the_first)
+    scheduler.run(within_ms=5000)
+    assert not log.is_open
+    assert len(names(log, ".deleted")) == count - 1
+
+
 def test_what_a_crash_left_below_the_start_is_removed(open_log, clock, tmp_path):
     log = open_log(segment_bytes=1024, retention_ms=1, clock=clock, logstore_open_batch_mapped=False)
     fill(log)
