@@ -8,7 +8,7 @@
 #include "verification_internal.h"
 
 enum {
-    PIECE_BYTES = 256 << 10, /* and whole batches: a larger one is a piece of its own */
+    PIECE_BYTES = 128 << 10, /* and whole batches: a larger one is a piece of its own */
     PIECES = 4,
     HEADERS_MAX = PIECE_BYTES / LS_BATCH_HEADER_BYTES,
     FAILURES_MAX = 4 /* pieces checked in vain, after which there are no more */

@@ -40,9 +40,8 @@ from logstore._native.faults cimport raise_fault
 
 import os
 
-# A thread that checks ahead costs as much as checking about 200 KiB; but where other programs keep the processors busy, it
-# may hold its last piece for as long as the system lets those go first. It is for segments that take longer than that.
-cdef int64_t AHEAD_BYTES_MIN = 32 << 20
+# A thread that checks ahead costs as much as checking about 200 KiB.
+cdef int64_t AHEAD_BYTES_MIN = 4 << 20
 
 
 @cython.final
