@@ -8,7 +8,7 @@ from time import perf_counter
 import click
 
 from logstore.cli.invocation import Command, Invocation, pass_invocation
-from logstore.cli.output import format_count, say, write_json
+from logstore.cli.output import format_counted, say, write_json
 from logstore.cli.progress import Progress
 from logstore.quantities import format_bytes
 
@@ -42,7 +42,7 @@ def command(invocation: Invocation, backup: str, topics: tuple[str, ...], keep: 
         return
     click.echo(os.path.basename(result.manifest).removesuffix(".manifest"))
     say(
-        f"{format_count(result.partitions)} partitions, {format_bytes(result.size_bytes)}, of which "
+        f"{format_counted(result.partitions, 'partition')}, {format_bytes(result.size_bytes)}, of which "
         f"{format_bytes(result.copied_bytes)} were new, in {perf_counter() - started:.1f} s"
     )
 
@@ -84,6 +84,6 @@ def restore_command(
         return
     name = os.path.basename(result.manifest).removesuffix(".manifest")
     say(
-        f"{directory}: {format_count(result.partitions)} partitions, {format_bytes(result.size_bytes)}, as of {name}, every "
-        f"byte verified, in {perf_counter() - started:.1f} s"
+        f"{directory}: {format_counted(result.partitions, 'partition')}, {format_bytes(result.size_bytes)}, as of {name}, "
+        f"every byte verified, in {perf_counter() - started:.1f} s"
     )

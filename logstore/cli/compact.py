@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logstore.cli.exit_codes import CHECK_FAILED, STORAGE
-from logstore.cli.invocation import Command, Invocation, group_options, pass_invocation, topic_of
+from logstore.cli.invocation import Command, CommandGroup, Invocation, group_options, pass_invocation, topic_of
 from logstore.cli.output import Table, format_count, format_time, say, write_json
 from logstore.cli.progress import Progress
 from logstore.quantities import format_bytes, format_ms
@@ -25,7 +25,7 @@ __all__ = ["command"]
 topics_argument = click.argument("topics", metavar="[TOPIC]...", nargs=-1)
 
 
-@click.group("compact", invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("compact", cls=CommandGroup, invoke_without_command=True)
 @group_options
 @click.pass_context
 def command(ctx: click.Context) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logstore.cli.group_lag import lag_json, lag_table, watch_lag
-from logstore.cli.invocation import Command, Invocation, pass_invocation
+from logstore.cli.invocation import Command, CommandGroup, Invocation, pass_invocation
 from logstore.cli.output import Table, format_count, say, write_json
 from logstore.cli.positions import POSITION
 from logstore.errors import GroupIdNotFoundError, InvalidRequestError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("group", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("group", cls=CommandGroup)
 def command() -> None:
     """Consumer groups: who reads what, how far behind, and from where next.
 

@@ -181,6 +181,18 @@ class Command(click.Command):
         self.params.extend(reversed(carrier.__click_params__))
 
 
+class CommandGroup(click.Group):
+    """A group of commands. Its help says all of the first sentence of each."""
+
+    def __init__(self, *args: Any, **settings: Any):
+        super().__init__(*args, context_settings={"help_option_names": ["-h", "--help"]}, **settings)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=200)) for name, command in commands])
+
+
 def _complete_topic(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     from logstore.storage.layout import split_partition_directory_name
 

@@ -11,7 +11,9 @@ import click
 
 from logstore.cli.exit_codes import CHECK_FAILED
 
-__all__ = ["Table", "confirm", "data_output", "format_count", "format_time", "json_line", "say", "write_json"]
+__all__ = [
+    "Table", "confirm", "data_output", "format_count", "format_counted", "format_time", "json_line", "say", "write_json",
+]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 _encode_ascii = json.JSONEncoder(separators=(",", ":"), default=str).encode
@@ -60,6 +62,11 @@ def write_json(*values: Any) -> None:
 def format_count(count: int) -> str:
     """A number for people: ``336,776``."""
     return f"{count:,}"
+
+
+def format_counted(count: int, noun: str) -> str:
+    """How many there are, and of what: ``1 record``, ``336,776 records``."""
+    return f"{format_count(count)} {noun}" if count == 1 else f"{format_count(count)} {noun}s"
 
 
 def format_time(timestamp_ms: int, precision: str = "milliseconds") -> str:

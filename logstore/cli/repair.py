@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from logstore.cli.exit_codes import CHECK_FAILED
-from logstore.cli.invocation import Command, Invocation, pass_invocation
+from logstore.cli.invocation import Command, CommandGroup, Invocation, pass_invocation
 from logstore.cli.output import format_count, say, write_json
 from logstore.cli.partition_targets import PartitionDirectory, partition_directories, targets_argument
 from logstore.cli.progress import Progress
@@ -86,7 +86,7 @@ def command(invocation: Invocation, targets: tuple[str, ...], yes: bool, dry_run
             raise click.exceptions.Exit(CHECK_FAILED)
 
 
-@click.group("index", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("index", cls=CommandGroup)
 def index_command() -> None:
     """Derive index files again."""
 

@@ -11,6 +11,7 @@ import click
 from logstore.cli.exit_codes import CHECK_FAILED, STORAGE
 from logstore.cli.invocation import (
     Command,
+    CommandGroup,
     Invocation,
     group_options,
     pass_invocation,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("retention", invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("retention", cls=CommandGroup, invoke_without_command=True)
 @group_options
 @click.pass_context
 def command(ctx: click.Context) -> None:

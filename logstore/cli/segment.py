@@ -12,6 +12,7 @@ import click
 from logstore.cli.exit_codes import CHECK_FAILED, CORRUPT
 from logstore.cli.invocation import (
     Command,
+    CommandGroup,
     InputError,
     Invocation,
     pass_invocation,
@@ -22,6 +23,7 @@ from logstore.cli.output import (
     Table,
     data_output,
     format_count,
+    format_counted,
     format_time,
     json_line,
     say,
@@ -36,7 +38,7 @@ from logstore.storage.layout import LEADER_EPOCH_FILE, split_partition_directory
 __all__ = ["command"]
 
 
-@click.group("segment", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("segment", cls=CommandGroup)
 def command() -> None:
     """List, dump and verify segment files."""
 
@@ -157,11 +159,10 @@ def verify(invocation: Invocation, targets: tuple[str, ...], partition: int | No
         elif not result.is_sound or not quiet:
             _show(result)
     bad = sum(not result.is_sound for result in results)
-    records = format_count(sum(result.records for result in results))
+    records = format_counted(sum(result.records for result in results), "record")
     sizes = format_bytes(sum(result.size_bytes for result in results))
     verdict = click.style(f"{bad} damaged", fg="red") if bad else click.style("all sound", fg="green")
-    plural = "file" if len(results) == 1 else "files"
-    say(f"{len(results)} {plural}, {records} records, {sizes} in {perf_counter() - started:.1f} s: {verdict}")
+    say(f"{format_counted(len(results), 'file')}, {records}, {sizes} in {perf_counter() - started:.1f} s: {verdict}")
     if bad:
         raise click.exceptions.Exit(CHECK_FAILED)
 

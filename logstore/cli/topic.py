@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from logstore.cli.invocation import Command, Invocation, pass_invocation, topic_argument, topic_of
+from logstore.cli.invocation import Command, CommandGroup, Invocation, pass_invocation, topic_argument, topic_of
 from logstore.cli.output import Table, confirm, format_count, say, write_json
 from logstore.cli.settings import config_option, read_settings, retention_option, setting_text
 from logstore.cli.trim import trim
@@ -17,7 +17,7 @@ from logstore.storage.config import SETTINGS
 __all__ = ["command"]
 
 
-@click.group("topic", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("topic", cls=CommandGroup)
 def command() -> None:
     """Create, list, describe, alter, trim and delete topics."""
 

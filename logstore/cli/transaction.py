@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from logstore.cli.group_lag import format_lag_seconds
-from logstore.cli.invocation import Command, Invocation, pass_invocation
+from logstore.cli.invocation import Command, CommandGroup, Invocation, pass_invocation
 from logstore.cli.output import Table, confirm, format_count, format_time, say, write_json
 from logstore.errors import InvalidTxnStateError, TransactionalIdNotFoundError
 
@@ -22,7 +22,7 @@ _STATES = ("Empty", "Ongoing", "PrepareCommit", "PrepareAbort", "CompleteCommit"
 _OPEN_STATES = ("Ongoing", "PrepareCommit", "PrepareAbort")
 
 
-@click.group("transaction", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("transaction", cls=CommandGroup)
 def command() -> None:
     """Transactions of producers: which are open, since when, and whom they hold up.
 

@@ -10,7 +10,7 @@ import click
 
 from logstore.cli.exit_codes import CHECK_FAILED
 from logstore.cli.invocation import Command, Invocation, pass_invocation
-from logstore.cli.output import format_count, format_time, say, write_json
+from logstore.cli.output import format_count, format_counted, format_time, say, write_json
 from logstore.cli.partition_targets import PartitionDirectory, partition_directories, targets_argument
 from logstore.cli.progress import Progress
 from logstore.errors import CorruptDataError, DataDirLockedError, StorageFailureError, UnsupportedFormatError
@@ -188,16 +188,16 @@ def _summarize(
     size = sum(result.size_bytes for result in results)
     damages = [found for result in results for found in result.damages]
     is_sound = not faults and all(result.is_sound for result in results)
-    partitions = "1 partition" if len(results) == 1 else f"{len(results)} partitions"
+    partitions = format_counted(len(results), "partition")
     how = f", {format_bytes(int(size / seconds))}/s" if deep and seconds > 0.05 else ""
-    records = format_count(sum(result.records_count for result in results))
+    records = format_counted(sum(result.records_count for result in results), "record")
     if is_sound:
         verdict = click.style("all sound" if deep else "no damage seen", fg="green")
     else:
         lost = sum(found.end_offset - found.first_offset for found in damages)
-        ranges = "1 damaged range" if len(damages) == 1 else f"{len(damages)} damaged ranges"
-        verdict = click.style(f"{ranges}, {format_count(lost)} offsets" if damages else "files damaged, no record", fg="red")
-    say(f"{partitions}, {records} records, {format_bytes(size)} in {seconds:.1f} s{how}: {verdict}")
+        ranges = f"{format_counted(len(damages), 'damaged range')}, {format_counted(lost, 'offset')}"
+        verdict = click.style(ranges if damages else "files damaged, no record", fg="red")
+    say(f"{partitions}, {records}, {format_bytes(size)} in {seconds:.1f} s{how}: {verdict}")
     if is_sound and not deep:
         say("headers, digests and indexes were read; --deep reads every record as well")
     if damages:
