@@ -313,34 +313,51 @@ static LS_NOINLINE ls_status append_within(ls_batch_builder *builder, int64_t ti
     return append_slowly(builder, timestamp, key, value, NULL, 0, fault);
 }
 
+enum { RECORDS_AHEAD = 8, LINE_BYTES = 64 };
+
+/* Values handed over one by one lie anywhere, and are seldom in the cache. */
+static LS_ALWAYS_INLINE void fetch_bytes(const ls_span *span) {
+    LS_PREFETCH(span->bytes);
+    LS_PREFETCH((uintptr_t)span->bytes + LINE_BYTES);
+}
+
 ls_status ls_batch_builder_append_many(ls_batch_builder *builder, const ls_span *keys, const ls_span *values,
                                        const int64_t *timestamps, int64_t timestamp, size_t count,
                                        size_t limit_bytes, size_t *appended, ls_fault *fault) {
     static const ls_span null_span = {NULL, -1};
     const ls_batch_mark mark = ls_batch_builder_mark(builder);
+    /* In a local, which the bytes stored in the buffer can't be part of: its fields stay in registers. */
+    ls_batch_builder own = *builder;
     size_t i = 0;
     while (i < count) {
         int64_t record_timestamp = timestamps != NULL ? timestamps[i] : timestamp;
         const ls_span *key = keys != NULL ? &keys[i] : &null_span;
+        if (i + RECORDS_AHEAD < count) {
+            fetch_bytes(&values[i + RECORDS_AHEAD]);
+            if (keys != NULL) LS_PREFETCH(keys[i + RECORDS_AHEAD].bytes);
+        }
         if (record_timestamp < -1) {
             ls_batch_builder_rewind(builder, mark);
             return refuse_timestamp(record_timestamp, fault);
         }
-        size_t room_bytes = builder->capacity_bytes < limit_bytes ? builder->capacity_bytes : limit_bytes;
-        uint64_t bound = builder->size_bytes + RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key->size_bytes) +
+        size_t room_bytes = own.capacity_bytes < limit_bytes ? own.capacity_bytes : limit_bytes;
+        uint64_t bound = own.size_bytes + RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key->size_bytes) +
                          span_size_bytes(values[i].size_bytes);
         if (LS_UNLIKELY(bound > room_bytes)) {
+            *builder = own;
             ls_status status = append_within(builder, record_timestamp, key, &values[i], limit_bytes, fault);
             if (status == LS_FULL) break;
             if (status != LS_OK) {
                 ls_batch_builder_rewind(builder, mark);
                 return status;
             }
+            own = *builder;
         } else {
-            put_plain_record(builder, record_timestamp, key, &values[i]);
+            put_plain_record(&own, record_timestamp, key, &values[i]);
         }
         i++;
     }
+    *builder = own;
     *appended = i;
     return LS_OK;
 }

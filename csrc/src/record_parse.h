@@ -20,11 +20,13 @@
 #define LS_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 #define LS_NOINLINE __attribute__((noinline))
 #define LS_ALWAYS_INLINE inline __attribute__((always_inline))
+#define LS_PREFETCH(address) __builtin_prefetch((const void *)(address))
 #else
 #define LS_LIKELY(condition) (condition)
 #define LS_UNLIKELY(condition) (condition)
 #define LS_NOINLINE
 #define LS_ALWAYS_INLINE inline
+#define LS_PREFETCH(address) ((void)(address))
 #endif
 
 /* One record, before the batch's header gives its deltas a meaning. */

@@ -1,11 +1,5 @@
 #include "record_runs.h"
 
-#if defined(__GNUC__)
-#define LS_PREFETCH(address) __builtin_prefetch((const void *)(address))
-#else
-#define LS_PREFETCH(address) ((void)0)
-#endif
-
 enum {
     BLOCK_RECORDS = 64, /* so many offset deltas differ in their varint's first byte alone */
     DELTA_END = 8192,   /* behind the last one of two bytes */
