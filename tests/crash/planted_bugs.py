@@ -94,7 +94,7 @@ BUGS = [
     Bug("the checkpoint is not lowered before a truncation", "logstore/storage/truncation.py",
         "    log._checkpoint_file.replace(lowered)\n", "",
         (f"{KILL}[truncate]", f"{POWER}[truncate]")),
-    Bug("the mark of a close in good order stays while it is written", "logstore/storage/log.py",
+    Bug("the mark of a close in good order stays while it is written", "logstore/storage/log_rolling.py",
         "        self._checkpoint = self._checkpoint._replace(is_clean=False)\n"
         "        self._checkpoint_file.write(self._checkpoint, sync=True)",
         "        self._checkpoint = self._checkpoint._replace(is_clean=False)",
@@ -102,7 +102,7 @@ BUGS = [
     Bug("a second writer is let in", "logstore/storage/directory_lock.py",
         "            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "",
         ("tests/processes/test_processes.py",)),
-    Bug("an interrupted roll leaves an empty segment", "logstore/storage/log.py",
+    Bug("an interrupted roll leaves an empty segment", "logstore/storage/log_rolling.py",
         "                        os.unlink(path)\n            raise\n        self._set_mark_due(0)",
         "                        pass\n            raise\n        self._set_mark_due(0)",
         ("tests/crash/test_interrupted_steps.py",)),
