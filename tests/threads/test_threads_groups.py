@@ -70,11 +70,13 @@ def members(broker, group="g") -> int:
 def test_a_replica_ends_and_the_others_take_over(broker, strategy, end):
     done, leave, stop = Done(), threading.Event(), threading.Event()
     kept, failures = [], []
+    # Who is slow on a busy machine must not count as dead where nobody is.
+    times = {"max_poll_interval": 60} if end == "closed" else {"max_poll_interval": 0.7, **TIMES}
 
     def replica(name: str) -> None:
         try:
             consumer = broker.consumer(
-                "t", group="g", client_id=name, partition_assignment_strategy=strategy, max_poll_interval=0.7, **TIMES
+                "t", group="g", client_id=name, partition_assignment_strategy=strategy, **times
             )
             while not stop.is_set():
                 for record in consumer.poll(0.05):
@@ -192,13 +194,15 @@ def test_a_rebalance_reaches_a_sleeping_member_at_once(broker):
 
 
 def test_a_slow_handler_loses_its_place_and_is_told(broker):
-    with broker.consumer("t", group="g", max_poll_interval=0.15, **TIMES) as slow:
+    with broker.consumer("t", group="g", max_poll_interval=1, **TIMES) as slow:
         append(broker, 10)
         assert slow.poll()
         until(lambda: members(broker) == 0)
         with pytest.raises(CommitFailedError, match="max_poll_interval"):
             slow.commit()
-        assert len(slow.poll(5.0)) == 10, "it joins again, and nothing was lost"
+        found = set()
+        while len(found) < 10:  # it joins again, and nothing was lost
+            found.update((record.partition, record.offset) for record in slow.poll(120))
         slow.commit()
 
 
