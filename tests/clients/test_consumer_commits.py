@@ -8,6 +8,7 @@ import pytest
 
 import logstore
 from logstore import InvalidRequestError, OffsetAndMetadata, TopicPartition, UnknownTopicOrPartitionError
+from logstore._native.record_batch_builder import RecordBatchBuilder
 
 PLACE = TopicPartition("orders", 0)
 
@@ -242,7 +243,7 @@ def test_only_committed_transactions_are_handed_out_where_asked(broker):
     log = broker.create_topic("paid").partition(0)
 
     def append(producer_id, value):
-        builder = logstore._native.record_batch.RecordBatchBuilder()
+        builder = RecordBatchBuilder()
         builder.append(value)
         log.append_as_leader(
             bytes(builder.build(transactional=True, producer_id=producer_id, producer_epoch=0, base_sequence=0))
