@@ -364,9 +364,12 @@ def test_a_thousand_partitions_and_a_hundred_members_are_assigned_at_once(assign
     }
     first = assignor.assign(counts, subscriptions)
     joined = owning(subscriptions, first) | {"new": Subscription(tuple(counts))}
-    began = time.process_time()
-    assignor.assign(counts, joined)
-    assert time.process_time() - began < 20
+    best = 10.0
+    for _ in range(5):
+        began = time.process_time()  # not the clock, which runs on while others have the processor
+        assignor.assign(counts, joined)
+        best = min(best, time.process_time() - began)
+    assert best < 0.1
 
 
 # ---- choosing -------------------------------------------------------------------------------------

@@ -239,13 +239,16 @@ def test_a_finalizer_that_appends_is_served_or_refused_wherever_it_runs(level: s
         gc.callbacks.append(collected)
         gc.set_threshold(1, 100, 100)
         try:
-            mine = [{log.append(b"mine", b"key")} for _ in range(200)]
-            gc.collect()
+            mine = []
+            for number in range(200):
+                mine.append({log.append(b"mine", b"key")})
+                if number % 10 == 0:
+                    gc.collect(0)  # interpreters differ in when they do so by themselves
         finally:
             gc.set_threshold(*threshold)
             gc.callbacks.remove(collected)
             gc.unfreeze()
-        assert appended
+        assert len(appended) > 10
         assert sorted([*appended, *set().union(*mine)]) == list(range(200 + len(appended)))
         assert [record.value for record in log.read()].count(b"mine") == 200
 
