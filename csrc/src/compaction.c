@@ -25,6 +25,7 @@ ls_status ls_compactor_create(const ls_compaction_rules *rules, ls_key_offset_ma
 void ls_compactor_free(ls_compactor *compactor) {
     if (compactor == NULL) return;
     ls_transaction_walk_free(&compactor->walk);
+    ls_compaction_share_no_parts(compactor);
     free(compactor->gathered);
     free(compactor->superseded);
     free(compactor->kept);
@@ -42,6 +43,7 @@ void ls_compactor_set_history(ls_compactor *compactor, const ls_transaction_hist
 void ls_compactor_start_pass(ls_compactor *compactor) {
     if (compactor->history != NULL) ls_transaction_walk_start(&compactor->walk, compactor->history);
     ls_compaction_put_all_gathered(compactor);
+    ls_compaction_share_no_parts(compactor);
     compactor->output.size = 0;
     compactor->aborted_count = 0;
     compactor->is_gone = false;

@@ -1,5 +1,6 @@
 /* Compaction with two threads: pieces of a file between entries of its offset index, each read and checked by itself.
- * For the first pass their keys are hashed ahead, for the second all is done, since the map changes no more then.
+ * For the first pass their keys are hashed ahead (compaction_map.c shares putting them), for the second all is done, since
+ * the map changes no more then.
  *
  * A piece works on a compactor of its worker's, which has the rules, the map and the marks in common with the one it
  * serves. That the batches of a piece follow those of the piece before is seen when it is taken. A piece that is
@@ -158,7 +159,10 @@ ls_compaction_ahead *ls_compaction_ahead_create(ls_compactor *compactor) {
     if (ahead == NULL) return NULL;
     ahead->compactor = compactor;
     ahead->work = ls_work_ahead_create(do_piece, ahead);
-    if (ahead->work != NULL) return ahead;
+    if (ahead->work != NULL) {
+        compactor->shares_parts = true;
+        return ahead;
+    }
     free(ahead);
     return NULL;
 }
@@ -189,6 +193,8 @@ static void renew_workers(ls_compaction_ahead *ahead) {
         compactor->kept_count = 0;
         compactor->kept_capacity = kept_capacity;
         compactor->gathered = NULL;
+        compactor->shares_parts = false;
+        compactor->parts_work = NULL;
         compactor->pending = (ls_byte_buffer){0};
         compactor->aborted = NULL;
         compactor->aborted_count = compactor->aborted_capacity = 0;

@@ -39,6 +39,8 @@ struct ls_compactor {
     size_t superseded_words;
     bool marks_superseded; /* until it would take too much memory */
     struct ls_gathered_keys *gathered; /* NULL: keys go into the map at once */
+    bool shares_parts;                 /* of the table with a second thread */
+    struct ls_work_ahead *parts_work;  /* NULL: there was no need yet */
     int64_t full_offset; /* the first that found no room in the map */
     uint64_t read_ahead; /* what was read ahead came to: of no meaning, but nothing that may be left out */
     int64_t superseded_end_offset; /* records from there on are looked up in the map */
@@ -86,6 +88,9 @@ ls_status ls_compaction_map_records(ls_compactor *compactor, const ls_batch_head
 
 /* The end of the first pass: what has gathered goes into the map. */
 void ls_compaction_put_all_gathered(ls_compactor *compactor);
+
+/* And the second thread that has put some of it ends. */
+void ls_compaction_share_no_parts(ls_compactor *compactor);
 
 /* Whether the first pass has found later records for all of a batch's. */
 bool ls_compaction_is_superseded(const ls_compactor *compactor, const ls_batch_header *header);

@@ -3,10 +3,11 @@
  *
  * A table that outgrows the caches costs a miss for each record. So once it is larger, keys gather by the
  * part of the table that they belong to, and go in part by part, right after the part was read from front to
- * back. */
+ * back. Parts are tables of their own: where there is a second thread, it takes some of them. */
 #include <stdlib.h>
 
 #include "compaction_keys.h"
+#include "logstore/work_ahead.h"
 
 enum {
     WINDOW_RECORDS = 64, /* whose slots are fetched at the same time */
@@ -19,12 +20,14 @@ enum {
     /* Reading a line of the table ahead costs about a tenth of missing it. */
     READ_AHEAD_BYTES_PER_KEY = 10 * 64,
     PREFETCHED_KEYS = 16,
-    HASHED_KEYS = 512 /* before they go into the map */
+    HASHED_KEYS = 512, /* before they go into the map */
+    SHARED_PARTS_MIN = 4 /* fewer are not worth waking another thread */
 };
 
 struct ls_gathered_keys {
     size_t table_bytes; /* that it was made for */
     uint32_t keys_max;  /* of a part */
+    uint32_t last_taken; /* of all that gathered: offsets rise */
     uint32_t counts[GATHERED_PARTS];
     gathered_key keys[]; /* keys_max for each part */
 };
@@ -85,12 +88,6 @@ static LS_ALWAYS_INLINE void set_superseded(ls_compactor *compactor, const uint3
     for (uint32_t i = 0; i < count; i++) compactor->superseded[bits[i] / 64] |= UINT64_C(1) << (bits[i] % 64);
 }
 
-static void read_ahead(ls_compactor *compactor, const map_part *table) {
-    const uint8_t *bytes = (const uint8_t *)table->slots;
-    size_t table_bytes = (size_t)table->slots_count * sizeof(slot);
-    for (size_t at = 0; at < table_bytes; at += 64) compactor->read_ahead += bytes[at];
-}
-
 /* Takes in keys in order of their offsets, up to one that finds no room. The round ends before that, whatever else is
  * in the table: a later offset of a key is as true. */
 static LS_NOINLINE void put_keys(ls_compactor *compactor, const gathered_key *keys, size_t count) {
@@ -108,24 +105,117 @@ static LS_NOINLINE void put_keys(ls_compactor *compactor, const gathered_key *ke
     }
 }
 
-static void put_gathered(ls_compactor *compactor, size_t part) {
+/* The keys of one part on their way into the table, by either thread. */
+typedef struct part_job {
+    uint32_t part;
+    uint32_t superseded_count; /* the keys of the part begin with as many whose `taken` is that of a superseded record */
+    int64_t full_offset;       /* of the key that found no room; INT64_MAX: all did */
+    uint64_t read_ahead;       /* of no meaning, but nothing that may be left out */
+} part_job;
+
+static uint64_t read_ahead(const map_part *table) {
+    const uint8_t *bytes = (const uint8_t *)table->slots;
+    size_t table_bytes = (size_t)table->slots_count * sizeof(slot);
+    uint64_t sum = 0;
+    for (size_t at = 0; at < table_bytes; at += 64) sum += bytes[at];
+    return sum;
+}
+
+/* Touches the part and its keys, and nothing else that another thread does. */
+static void put_part(void *context, void *argument, int worker) {
+    const ls_compactor *compactor = context;
+    ls_key_offset_map *map = compactor->map;
+    const struct ls_gathered_keys *gathered = compactor->gathered;
+    part_job *job = argument;
+    const map_part *table = &map->parts[job->part];
+    gathered_key *keys = compactor->gathered->keys + (size_t)job->part * gathered->keys_max;
+    uint32_t count = gathered->counts[job->part];
+    uint32_t superseded = 0;
+    (void)worker;
+    job->full_offset = INT64_MAX;
+    job->read_ahead = (size_t)table->slots_count * sizeof(slot) < (size_t)count * READ_AHEAD_BYTES_PER_KEY
+                          ? read_ahead(table)
+                          : 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t previous;
+        if (i + PREFETCHED_KEYS < count) ls_key_map_prefetch(map, hash_in(&keys[i + PREFETCHED_KEYS]));
+        if (LS_UNLIKELY(!ls_key_map_put(map, hash_in(&keys[i]), keys[i].taken, &previous))) {
+            job->full_offset = offset_of(map, keys[i].taken);
+            break;
+        }
+        if (previous != 0) keys[superseded++].taken = previous;
+    }
+    job->superseded_count = superseded;
+}
+
+/* By the caller alone, whoever has put the part: marks are shared by all of them. */
+static void finish_part(ls_compactor *compactor, const part_job *job) {
     struct ls_gathered_keys *gathered = compactor->gathered;
-    uint32_t count = gathered->counts[part];
-    const map_part *table = &compactor->map->parts[part];
-    if ((size_t)table->slots_count * sizeof(slot) < (size_t)count * READ_AHEAD_BYTES_PER_KEY)
-        read_ahead(compactor, table);
-    put_keys(compactor, gathered->keys + part * gathered->keys_max, count);
-    gathered->counts[part] = 0;
+    const gathered_key *keys = gathered->keys + (size_t)job->part * gathered->keys_max;
+    uint64_t bits = (uint64_t)compactor->superseded_words * 64;
+    for (uint32_t i = 0; i < job->superseded_count; i++) {
+        uint32_t bit = keys[i].taken - 1u;
+        if (LS_LIKELY(bit < bits)) compactor->superseded[bit / 64] |= UINT64_C(1) << (bit % 64);
+    }
+    if (job->full_offset < compactor->full_offset) compactor->full_offset = job->full_offset;
+    compactor->read_ahead += job->read_ahead;
+    gathered->counts[job->part] = 0;
+}
+
+/* Whether there is a second thread for parts, which begins with the first that are many. */
+static bool shares_parts(ls_compactor *compactor) {
+    if (!compactor->shares_parts) return false;
+    if (compactor->parts_work == NULL) {
+        compactor->parts_work = ls_work_ahead_create(put_part, compactor);
+        if (compactor->parts_work == NULL) compactor->shares_parts = false; /* and is not asked for again */
+    }
+    return compactor->parts_work != NULL && ls_work_ahead_is_usable(compactor->parts_work);
+}
+
+/* Has all parts of so many gathered keys put, and no others. */
+static LS_NOINLINE void put_parts(ls_compactor *compactor, uint32_t count_min) {
+    struct ls_gathered_keys *gathered = compactor->gathered;
+    part_job jobs[LS_WORK_AHEAD_MAX];
+    size_t begun = 0;
+    size_t due = 0;
+    if (compactor->marks_superseded && gathered->last_taken > (uint64_t)compactor->superseded_words * 64)
+        cover_offset(compactor, offset_of(compactor->map, gathered->last_taken));
+    for (size_t part = 0; part < GATHERED_PARTS; part++) due += gathered->counts[part] >= count_min;
+    ls_work_ahead *work = due >= SHARED_PARTS_MIN && shares_parts(compactor) ? compactor->parts_work : NULL;
+    for (uint32_t part = 0; part < GATHERED_PARTS; part++) {
+        if (gathered->counts[part] < count_min) continue;
+        if (work != NULL && ls_work_ahead_count(work) == LS_WORK_AHEAD_MAX)
+            finish_part(compactor, ls_work_ahead_take(work));
+        part_job *job = &jobs[begun++ % LS_WORK_AHEAD_MAX];
+        job->part = part;
+        if (work != NULL) {
+            ls_work_ahead_put(work, job);
+        } else {
+            put_part(compactor, job, 0);
+            finish_part(compactor, job);
+        }
+    }
+    while (work != NULL && ls_work_ahead_count(work) > 0) finish_part(compactor, ls_work_ahead_take(work));
+}
+
+/* Where one part is full the others nearly are, unless some keys come far more often than most. */
+static void put_full_parts(ls_compactor *compactor) {
+    uint32_t keys_max = compactor->gathered->keys_max;
+    put_parts(compactor, compactor->shares_parts ? keys_max - keys_max / 4 : keys_max);
 }
 
 void ls_compaction_put_all_gathered(ls_compactor *compactor) {
-    if (compactor->gathered != NULL) {
-        for (size_t part = 0; part < GATHERED_PARTS; part++) put_gathered(compactor, part);
-    }
+    if (compactor->gathered != NULL) put_parts(compactor, 1);
     free(compactor->gathered);
     compactor->gathered = NULL;
     if (compactor->full_offset < compactor->mapped_end_offset)
         compactor->mapped_end_offset = compactor->full_offset;
+}
+
+void ls_compaction_share_no_parts(ls_compactor *compactor) {
+    ls_work_ahead_free(compactor->parts_work);
+    compactor->parts_work = NULL;
+    compactor->shares_parts = false;
 }
 
 /* How many keys are to gather for each part of a table of this size. */
@@ -148,6 +238,7 @@ static void adapt_gathering(ls_compactor *compactor) {
     if (gathered == NULL) return;
     gathered->table_bytes = table_bytes;
     gathered->keys_max = keys_max;
+    gathered->last_taken = 0;
     memset(gathered->counts, 0, sizeof gathered->counts);
     compactor->gathered = gathered;
 }
@@ -163,8 +254,12 @@ bool ls_compaction_map_keys(ls_compactor *compactor, const gathered_key *keys, s
             size_t part = (size_t)(hash_in(&keys[i]).low >> (64 - LS_KEY_PARTS_BITS_MAX));
             uint32_t gathered_count = gathered->counts[part]++;
             gathered->keys[part * gathered->keys_max + gathered_count] = keys[i];
-            if (LS_UNLIKELY(gathered_count + 1 == gathered->keys_max)) put_gathered(compactor, part);
+            if (LS_UNLIKELY(gathered_count + 1 == gathered->keys_max)) {
+                gathered->last_taken = keys[i].taken;
+                put_full_parts(compactor);
+            }
         }
+        if (count > 0) gathered->last_taken = keys[count - 1].taken;
     }
     if (LS_LIKELY(compactor->full_offset == INT64_MAX)) return true;
     compactor->mapped_end_offset = compactor->full_offset;

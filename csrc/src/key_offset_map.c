@@ -37,10 +37,18 @@ void ls_key_offset_map_free(ls_key_offset_map *map) {
     free(map);
 }
 
-size_t ls_key_offset_map_count(const ls_key_offset_map *map) { return map->count; }
-size_t ls_key_offset_map_memory_bytes(const ls_key_offset_map *map) { return map->memory_bytes; }
-
 static uint32_t keys_max(uint64_t slots_count) { return (uint32_t)(slots_count * 4 / 5); }
+
+size_t ls_key_offset_map_count(const ls_key_offset_map *map) {
+    size_t count = 0;
+    for (size_t i = 0; i < (size_t)1 << map->parts_bits; i++)
+        count += keys_max(map->parts[i].slots_count) - map->parts[i].room;
+    return count;
+}
+
+size_t ls_key_offset_map_memory_bytes(const ls_key_offset_map *map) {
+    return atomic_load_explicit(&map->memory_bytes, memory_order_relaxed);
+}
 
 /* Cuts the one table into parts, each a little larger than what it holds. False: not within the limit, or no
  * memory; nothing has changed. */
@@ -68,13 +76,23 @@ static bool split(ls_key_offset_map *map) {
     }
     map->parts = parts;
     map->parts_bits = LS_KEY_PARTS_BITS_MAX;
-    map->memory_bytes = memory_bytes;
+    atomic_store_explicit(&map->memory_bytes, memory_bytes, memory_order_relaxed);
     for (uint32_t i = 0; i < whole.slots_count; i++) {
         const slot *taken = &whole.slots[i];
         if (taken->taken != 0) *find_slot(part_of(map, hash_in(taken)), hash_in(taken)) = *taken;
     }
     free(whole.slots);
     map->whole = (map_part){0};
+    return true;
+}
+
+/* False: another part has grown meanwhile, and there is less left. */
+static bool reserve_memory(ls_key_offset_map *map, size_t more_bytes) {
+    size_t before = ls_key_offset_map_memory_bytes(map);
+    do {
+        if (more_bytes > map->memory_bytes_max - before) return false;
+    } while (!atomic_compare_exchange_weak_explicit(&map->memory_bytes, &before, before + more_bytes,
+                                                    memory_order_relaxed, memory_order_relaxed));
     return true;
 }
 
@@ -87,13 +105,18 @@ bool ls_key_map_grow(ls_key_offset_map *map, ls_key_hash hash) {
     map_part *grown = &map->parts[part_of(map, hash) - map->parts];
     uint64_t old_count = grown->slots_count;
     uint64_t slots_count = old_count == 0 ? SLOTS_FIRST : old_count + old_count / 6;
-    uint64_t left = (map->memory_bytes_max - map->memory_bytes) / LS_KEY_SLOT_BYTES;
+    uint64_t left = (map->memory_bytes_max - ls_key_offset_map_memory_bytes(map)) / LS_KEY_SLOT_BYTES;
     if (slots_count > old_count + left) slots_count = old_count + left;
     if (slots_count > UINT32_MAX) slots_count = UINT32_MAX;
     if (keys_max(slots_count) <= keys_max(old_count) ||
         slots_count - old_count < old_count / 32) return false;
+    size_t more_bytes = (size_t)(slots_count - old_count) * LS_KEY_SLOT_BYTES;
+    if (!reserve_memory(map, more_bytes)) return false;
     slot *slots = calloc((size_t)slots_count, sizeof *slots);
-    if (slots == NULL) return false;
+    if (slots == NULL) {
+        atomic_fetch_sub_explicit(&map->memory_bytes, more_bytes, memory_order_relaxed);
+        return false;
+    }
     map_part old = *grown;
     grown->slots = slots;
     grown->slots_count = (uint32_t)slots_count;
@@ -102,7 +125,6 @@ bool ls_key_map_grow(ls_key_offset_map *map, ls_key_hash hash) {
         if (old.slots[i].taken != 0) *find_slot(grown, hash_in(&old.slots[i])) = old.slots[i];
     }
     free(old.slots);
-    map->memory_bytes += (size_t)(slots_count - old_count) * LS_KEY_SLOT_BYTES;
     return true;
 }
 

@@ -2,6 +2,7 @@
 #ifndef LOGSTORE_KEY_OFFSET_MAP_INTERNAL_H
 #define LOGSTORE_KEY_OFFSET_MAP_INTERNAL_H
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "logstore/bytes.h"
@@ -28,9 +29,8 @@ struct ls_key_offset_map {
     map_part *parts; /* the whole alone, until it is large */
     map_part whole;
     unsigned parts_bits;
-    size_t memory_bytes;
+    atomic_size_t memory_bytes; /* parts grow side by side */
     size_t memory_bytes_max;
-    size_t count;
     int64_t first_offset;
     uint64_t secret[2];
 };
@@ -160,7 +160,7 @@ static inline slot *find_slot(const map_part *part, ls_key_hash hash) {
 bool ls_key_map_grow(ls_key_offset_map *map, ls_key_hash hash);
 
 /* The same as ls_key_offset_map_put, but for offsets as taken_by gives them: neither is 0, but *previous for a new
- * key. */
+ * key. Once the map has parts, threads may put keys of different ones at the same time. */
 static inline bool ls_key_map_put(ls_key_offset_map *map, ls_key_hash hash, uint32_t taken,
                                   uint32_t *previous) {
     map_part *part = &map->parts[part_of(map, hash) - map->parts];
@@ -172,7 +172,6 @@ static inline bool ls_key_map_put(ls_key_offset_map *map, ls_key_hash hash, uint
             at = find_slot(part, hash);
         }
         part->room--;
-        map->count++;
         set_hash(at, hash);
     }
     *previous = at->taken;

@@ -11,9 +11,11 @@
  * come to is what one does, byte for byte. */
 enum {
     LOG_BYTES = 3 << 20,
-    ENTRIES_MAX = 1000,
+    ENTRIES_MAX = 6000,
     RECORDS = 25, /* of a batch */
     KEYS = 5000,
+    MANY_KEYS = 60000, /* more than a table of one part has */
+    MANY_LOG_BYTES = 20 << 20,
     CHUNK_BYTES = 100000,
     NOW = 5000,
     RETENTION = 100
@@ -22,6 +24,7 @@ enum {
 typedef struct made_log {
     uint8_t *bytes;
     size_t size;
+    size_t capacity;
     int64_t end_offset;
     uint8_t index[8 * ENTRIES_MAX];
     size_t entries;
@@ -31,14 +34,16 @@ static const uint8_t secret[LS_KEY_SECRET_BYTES] = {9};
 
 /* Of every `producers_every`th batch a producer is known, and of every `transactions_every`th it is a transaction's,
  * with a marker behind it, each third of which aborts; 0 for none. */
-static made_log make_log(int producers_every, int transactions_every) {
+static made_log make_log_of(uint32_t keys_count, size_t log_bytes, uint32_t tombstones_in_40, int producers_every,
+                            int transactions_every) {
     static char keys[RECORDS][16];
     static char value[RECORDS][120];
-    made_log log = {.bytes = malloc(LOG_BYTES + (1 << 16))};
+    made_log log = {.capacity = log_bytes + (1 << 16)};
+    log.bytes = malloc(log.capacity);
     REQUIRE(log.bytes != NULL);
     size_t last_entry = 0;
     uint32_t chance = 1;
-    for (int batch = 1; log.size < LOG_BYTES; batch++) {
+    for (int batch = 1; log.size < log_bytes; batch++) {
         if (log.size - last_entry >= 4096) {
             REQUIRE(log.entries < ENTRIES_MAX);
             ls_store_i32(log.index + 8 * log.entries, (int32_t)log.end_offset);
@@ -48,10 +53,10 @@ static made_log make_log(int producers_every, int transactions_every) {
         made_record records[RECORDS];
         for (int i = 0; i < RECORDS; i++) {
             chance = chance * 1664525u + 1013904223u;
-            snprintf(keys[i], sizeof keys[i], "key-%u", (chance >> 8) % KEYS);
+            snprintf(keys[i], sizeof keys[i], "key-%u", (chance >> 8) % keys_count);
             memset(value[i], 'x', sizeof value[i] - 1);
             value[i][(chance >> 4) % (sizeof value[i] - 1)] = 0;
-            records[i] = (made_record){chance % 50 == 0 ? NULL : keys[i], chance % 40 == 1 ? NULL : value[i]};
+            records[i] = (made_record){chance % 50 == 0 ? NULL : keys[i], chance % 40 < tombstones_in_40 ? NULL : value[i]};
         }
         bool is_transaction = transactions_every > 0 && batch % transactions_every == 0;
         made_producer producer = nobody;
@@ -64,6 +69,10 @@ static made_log make_log(int producers_every, int transactions_every) {
             log.size += make_marker(log.end_offset++, 7, batch / transactions_every % 3 != 0, log.bytes + log.size);
     }
     return log;
+}
+
+static made_log make_log(int producers_every, int transactions_every) {
+    return make_log_of(KEYS, LOG_BYTES, 1, producers_every, transactions_every);
 }
 
 static ls_file *written(const made_log *log) {
@@ -86,6 +95,8 @@ typedef struct outcome {
     ls_fault fault;
     uint8_t *bytes;
     size_t size;
+    size_t capacity;
+    size_t keys_count;
     int64_t mapped_end_offset;
     int64_t end_offset;
     ls_compaction_counts counts;
@@ -95,7 +106,7 @@ typedef struct outcome {
 static void take_output(ls_compactor *compactor, outcome *out) {
     size_t size;
     const uint8_t *at = ls_compactor_output(compactor, &size);
-    REQUIRE(out->size + size <= LOG_BYTES + (1 << 16));
+    REQUIRE(out->size + size <= out->capacity);
     if (size > 0) memcpy(out->bytes + out->size, at, size);
     out->size += size;
     ls_compactor_clear_output(compactor);
@@ -136,7 +147,7 @@ static bool pass_over(const made_log *log, ls_file *file, ls_compactor *compacto
 }
 
 static outcome compact(const made_log *log, ls_compaction_rules rules, size_t memory, bool with_ahead) {
-    outcome out = {.bytes = malloc(LOG_BYTES + (1 << 16))};
+    outcome out = {.bytes = malloc(log->capacity), .capacity = log->capacity};
     REQUIRE(out.bytes != NULL);
     ls_transaction_history history = {0};
     for (size_t at = 0; at < log->size;) {
@@ -166,6 +177,7 @@ static outcome compact(const made_log *log, ls_compaction_rules rules, size_t me
     out.mapped_end_offset = ls_compactor_mapped_end_offset(compactor);
     out.end_offset = log->end_offset;
     out.counts = *ls_compactor_counts(compactor);
+    out.keys_count = ls_key_offset_map_count(map);
     if (with_ahead && ahead == NULL) out.ahead_bytes = -1; /* a single processor */
     ls_compaction_ahead_free(ahead);
     ls_compactor_free(compactor);
@@ -180,6 +192,7 @@ static void check_same(const outcome *one, const outcome *two) {
     CHECK_INT((int64_t)one->size, (int64_t)two->size);
     CHECK(one->size == two->size && memcmp(one->bytes, two->bytes, one->size) == 0);
     CHECK_INT(one->mapped_end_offset, two->mapped_end_offset);
+    if (one->mapped_end_offset == one->end_offset) CHECK_INT((int64_t)one->keys_count, (int64_t)two->keys_count);
     ls_compaction_counts counts = two->counts;
     if (one->mapped_end_offset != one->end_offset) { /* a full map is noticed a few batches later, ahead */
         counts.batches_read = one->counts.batches_read;
@@ -227,6 +240,39 @@ static void test_two_threads_come_to_what_one_does(void) {
     rules.erased_key_bytes = 6;
     share = share_ahead(&log, rules, 1 << 20);
     CHECK(is_alone(share) || share == 1.0);
+    free(log.bytes);
+}
+
+/* Parts of a large table are put by both threads. */
+static void test_a_table_in_parts_is_filled_by_both_threads(void) {
+    made_log log = make_log_of(MANY_KEYS, MANY_LOG_BYTES, 1, 0, 0);
+    double share = share_ahead(&log, everything(), 64 << 20);
+    CHECK(is_alone(share) || share == 2.0);
+    ls_compaction_rules rules = everything();
+    rules.first_dirty_offset = log.end_offset / 2;
+    share = share_ahead(&log, rules, 64 << 20);
+    CHECK(is_alone(share) || share == 2.0);
+    free(log.bytes);
+}
+
+/* Where it is full depends on which part came first; that nothing is lost does not: another round, with more memory, comes
+ * to what a single one does. */
+static void test_a_table_in_parts_that_is_full_loses_nothing(void) {
+    made_log log = make_log_of(MANY_KEYS, MANY_LOG_BYTES, 0, 0, 0); /* a delete horizon changes bytes */
+    outcome wanted = compact(&log, everything(), 64 << 20, false);
+    for (size_t memory = 900000; memory < 1700000; memory += 100000) {
+        outcome first = compact(&log, everything(), memory, true);
+        CHECK_INT(first.status, LS_OK);
+        CHECK(first.mapped_end_offset > log.end_offset / 20 && first.mapped_end_offset < log.end_offset);
+        made_log left = {.bytes = first.bytes, .size = first.size, .capacity = log.capacity, .end_offset = log.end_offset};
+        outcome second = compact(&left, everything(), 64 << 20, true);
+        CHECK_INT(second.status, LS_OK);
+        CHECK_INT((int64_t)second.size, (int64_t)wanted.size);
+        CHECK(second.size == wanted.size && memcmp(second.bytes, wanted.bytes, wanted.size) == 0);
+        free(first.bytes);
+        free(second.bytes);
+    }
+    free(wanted.bytes);
     free(log.bytes);
 }
 
@@ -283,6 +329,8 @@ static void test_a_wrong_index_changes_nothing(void) {
 int main(void) {
     make_folder();
     RUN(test_two_threads_come_to_what_one_does);
+    RUN(test_a_table_in_parts_is_filled_by_both_threads);
+    RUN(test_a_table_in_parts_that_is_full_loses_nothing);
     RUN(test_a_map_that_is_full_is_so_at_the_same_record);
     RUN(test_what_knows_producers_goes_ahead_and_transactions_do_not);
     RUN(test_damage_is_named_as_without);

@@ -8,7 +8,7 @@
  * was made with (but for a table of at most 1 MiB, or one part in 256 of a larger one, which is there twice while
  * it grows).
  *
- * A map belongs to one thread at a time. */
+ * A map belongs to one thread at a time, and to the second one that a compaction has. */
 #ifndef LOGSTORE_KEY_OFFSET_MAP_H
 #define LOGSTORE_KEY_OFFSET_MAP_H
 
