@@ -19,7 +19,7 @@ RECORDS = 400_000
 RECORDS_PER_KEY = 10
 VALUE_BYTES = 84  # with a key of 12 bytes and what the format adds, about 100
 CHUNK_BYTES = 1 << 20
-ROUNDS = 3
+ROUNDS = 5
 MEMORY_KEYS = (1_000, 10_000, 100_000, 200_000, 400_000)
 
 
@@ -152,8 +152,8 @@ def main(records: int, keys: int) -> None:
             log.close()
     beside = [appends_beside(records, keys) for _ in range(ROUNDS)]
     assert report is not None
-    copy, synced, one, two = min(copies), min(synced_copies), min(compactions[1]), min(compactions[2])
-    print(f"{records} records, {keys} keys, {size / 1e6:.0f} MB; the best of {ROUNDS} rounds")
+    copy, synced, one, two = map(statistics.median, (copies, synced_copies, compactions[1], compactions[2]))
+    print(f"{records} records, {keys} keys, {size / 1e6:.0f} MB; medians of {ROUNDS} rounds of each")
     for name, seconds in (
         ("copy, CRC checked", copy), ("the same, synced", synced), ("compaction, one thread", one), ("two threads", two),
     ):
