@@ -34,7 +34,7 @@ def command(invocation: Invocation, topic: str | None) -> None:
             "path": broker.path,
             "topics": len(names),
             "partitions": len(partitions),
-            "records": sum(facts["records"] for facts in partitions),
+            "offsets": sum(facts["offsets"] for facts in partitions),
             "size_bytes": sum(facts["size_bytes"] for facts in partitions),
         }
         if invocation.json:
@@ -52,7 +52,7 @@ def command(invocation: Invocation, topic: str | None) -> None:
             return
         _show(partitions)
         click.echo(
-            f"\n{broker.path}: {format_count(total['records'])} records, {format_bytes(total['size_bytes'])}, "
+            f"\n{broker.path}: {format_count(total['offsets'])} offsets, {format_bytes(total['size_bytes'])}, "
             f"in {len(names)} {'topic' if len(names) == 1 else 'topics'}"
         )
         click.echo(f"housekeeping: {_housekeeping(broker.housekeeping.recorded())}")
@@ -81,7 +81,7 @@ def _facts(topic: logstore.Topic) -> list[dict[str, Any]]:
                 "log_start_offset": start,
                 "log_end_offset": end,
                 "flushed_offset": log.flushed_offset,
-                "records": end - start,
+                "offsets": end - start,
                 "size_bytes": log.size_bytes,
                 "segments": len(segments),
                 "first_timestamp": first,
@@ -96,7 +96,7 @@ def _facts(topic: logstore.Topic) -> list[dict[str, Any]]:
 
 def _show(partitions: list[dict[str, Any]]) -> None:
     table = Table(
-        "topic", "partition>", "start offset>", "end offset>", "records>", "size>", "segments>", "first time",
+        "topic", "partition>", "start offset>", "end offset>", "offsets>", "size>", "segments>", "first time",
         "last time", "durability", "verified",
     )  # fmt: skip
     for facts in partitions:
@@ -105,7 +105,7 @@ def _show(partitions: list[dict[str, Any]]) -> None:
             str(facts["partition"]),
             str(facts["log_start_offset"]),
             str(facts["log_end_offset"]),
-            format_count(facts["records"]),
+            format_count(facts["offsets"]),
             format_bytes(facts["size_bytes"]),
             str(facts["segments"]),
             format_time(facts["first_timestamp"], "seconds"),

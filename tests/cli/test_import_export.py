@@ -88,7 +88,7 @@ def test_chunks_before_a_bad_line_stay_and_are_counted(run, tmp_path):
     result = run("import", "plain", file, code=2)
     assert "line 10502: 2 cells" in result.stderr
     assert "of the rows before, 10,000 were appended" in result.stderr
-    assert run.json("info", "plain")[0]["records"] == 10_100
+    assert run.json("info", "plain")[0]["offsets"] == 10_100
 
 
 def test_skip_bad_counts_and_names_them(run, tmp_path):
@@ -228,5 +228,5 @@ def test_the_shipped_example(run):
         "4",
     )
     (facts,) = run.json("info", "flights")
-    assert facts["records"] == 27_004
+    assert facts["offsets"] == 27_004
     assert len(facts["logs"]) == 4
