@@ -6,13 +6,14 @@
 #endif
 #define _FILE_OFFSET_BITS 64
 
-#include "logstore/file.h"
+#include "file_posix.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,9 +39,7 @@ static size_t transfer_bytes(size_t remaining) {
     return remaining < (size_t)TRANSFER_BYTES_MAX ? remaining : (size_t)TRANSFER_BYTES_MAX;
 }
 
-static ls_status posix_read(ls_file *file, int64_t position, uint8_t *out, size_t size, size_t *got,
-                            ls_fault *fault) {
-    int descriptor = descriptor_of(file);
+ls_status ls_descriptor_read(int descriptor, int64_t position, uint8_t *out, size_t size, size_t *got, ls_fault *fault) {
     size_t done = 0;
     while (done < size) {
         ssize_t n =
@@ -56,9 +55,7 @@ static ls_status posix_read(ls_file *file, int64_t position, uint8_t *out, size_
     return LS_OK;
 }
 
-static ls_status posix_write(ls_file *file, int64_t position, const uint8_t *bytes, size_t size,
-                             ls_fault *fault) {
-    int descriptor = descriptor_of(file);
+ls_status ls_descriptor_write(int descriptor, int64_t position, const uint8_t *bytes, size_t size, ls_fault *fault) {
     size_t done = 0;
     while (done < size) {
         ssize_t n =
@@ -74,8 +71,7 @@ static ls_status posix_write(ls_file *file, int64_t position, const uint8_t *byt
     return LS_OK;
 }
 
-static ls_status posix_sync(ls_file *file, ls_fault *fault) {
-    int descriptor = descriptor_of(file);
+ls_status ls_descriptor_sync(int descriptor, ls_fault *fault) {
     int result;
 #if defined(__APPLE__)
     /* fsync there leaves the data in the drive's cache. File systems without F_FULLFSYNC have only fsync. */
@@ -92,24 +88,84 @@ static ls_status posix_sync(ls_file *file, ls_fault *fault) {
     return result == 0 ? LS_OK : fail_with_errno(fault, "sync", -1, errno);
 }
 
-static ls_status posix_truncate(ls_file *file, int64_t size, ls_fault *fault) {
+ls_status ls_descriptor_truncate(int descriptor, int64_t size, ls_fault *fault) {
     int result;
-    do result = ftruncate(descriptor_of(file), (off_t)size);
+    do result = ftruncate(descriptor, (off_t)size);
     while (result < 0 && errno == EINTR);
     return result == 0 ? LS_OK : fail_with_errno(fault, "truncate", size, errno);
 }
 
-static ls_status posix_size(ls_file *file, int64_t *size, ls_fault *fault) {
+ls_status ls_descriptor_size(int descriptor, int64_t *size, ls_fault *fault) {
     struct stat about;
-    if (fstat(descriptor_of(file), &about) != 0) return fail_with_errno(fault, "size", -1, errno);
+    if (fstat(descriptor, &about) != 0) return fail_with_errno(fault, "size", -1, errno);
     *size = (int64_t)about.st_size;
     return LS_OK;
 }
 
-static void posix_close(ls_file *file) {
-    close(descriptor_of(file));
-    free(file);
+void ls_descriptor_close(int descriptor) { close(descriptor); }
+
+static ls_descriptor_identity identity_of(const struct stat *about) {
+    return (ls_descriptor_identity){(uint64_t)about->st_dev, (uint64_t)about->st_ino};
 }
+
+ls_status ls_descriptor_identify(int descriptor, ls_descriptor_identity *out, ls_fault *fault) {
+    struct stat about;
+    if (fstat(descriptor, &about) != 0) return fail_with_errno(fault, "stat", -1, errno);
+    *out = identity_of(&about);
+    return LS_OK;
+}
+
+ls_status ls_descriptor_open(const char *path, int mode, int *out, ls_descriptor_identity *identity, ls_fault *fault) {
+    int flags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    switch (mode) {
+    case LS_FILE_READ: flags |= O_RDONLY; break;
+    case LS_FILE_WRITE: flags |= O_RDWR; break;
+    case LS_FILE_CREATE: flags |= O_RDWR | O_CREAT | O_EXCL; break;
+    default: return ls_fail(fault, LS_INVALID_ARGUMENT, "mode of opening", -1, LS_FILE_CREATE, mode);
+    }
+    int descriptor;
+    do descriptor = open(path, flags, 0640);
+    while (descriptor < 0 && errno == EINTR);
+    if (descriptor < 0) return fail_with_errno(fault, "open", -1, errno);
+    struct stat about;
+    int os_errno = fstat(descriptor, &about) == 0 ? 0 : errno;
+    if (os_errno != 0 || !S_ISREG(about.st_mode)) {
+        close(descriptor);
+        if (os_errno != 0) return fail_with_errno(fault, "open", -1, os_errno);
+        return ls_fail(fault, LS_IO, "not a regular file", -1, 0, 0);
+    }
+    *out = descriptor;
+    *identity = identity_of(&about);
+    return LS_OK;
+}
+
+int64_t ls_descriptors_max(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > (rlim_t)INT32_MAX) return INT32_MAX;
+    return (int64_t)limit.rlim_cur;
+}
+
+/* ---- files that keep their descriptor ---------------------------------------------------------- */
+
+static ls_status posix_read(ls_file *file, int64_t position, uint8_t *out, size_t size, size_t *got, ls_fault *fault) {
+    return ls_descriptor_read(descriptor_of(file), position, out, size, got, fault);
+}
+
+static ls_status posix_write(ls_file *file, int64_t position, const uint8_t *bytes, size_t size, ls_fault *fault) {
+    return ls_descriptor_write(descriptor_of(file), position, bytes, size, fault);
+}
+
+static ls_status posix_sync(ls_file *file, ls_fault *fault) { return ls_descriptor_sync(descriptor_of(file), fault); }
+
+static ls_status posix_truncate(ls_file *file, int64_t size, ls_fault *fault) {
+    return ls_descriptor_truncate(descriptor_of(file), size, fault);
+}
+
+static ls_status posix_size(ls_file *file, int64_t *size, ls_fault *fault) {
+    return ls_descriptor_size(descriptor_of(file), size, fault);
+}
+
+static void posix_close(ls_file *file) { close(ls_file_release(file)); }
 
 static const ls_file_operations posix_operations = {
     .read = posix_read,
@@ -121,36 +177,23 @@ static const ls_file_operations posix_operations = {
 };
 
 ls_status ls_file_open(const char *path, int mode, ls_file **out, ls_fault *fault) {
-    int flags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-    switch (mode) {
-    case LS_FILE_READ: flags |= O_RDONLY; break;
-    case LS_FILE_WRITE: flags |= O_RDWR; break;
-    case LS_FILE_CREATE: flags |= O_RDWR | O_CREAT | O_EXCL; break;
-    default: return ls_fail(fault, LS_INVALID_ARGUMENT, "mode of opening", -1, LS_FILE_CREATE, mode);
-    }
     posix_file *opened = malloc(sizeof *opened);
     if (opened == NULL) return ls_fail(fault, LS_NO_MEMORY, "file", -1, (int64_t)sizeof *opened, 0);
-
-    int descriptor;
-    do descriptor = open(path, flags, 0640);
-    while (descriptor < 0 && errno == EINTR);
-    if (descriptor < 0) {
-        int os_errno = errno;
+    ls_descriptor_identity ignored;
+    ls_status status = ls_descriptor_open(path, mode, &opened->descriptor, &ignored, fault);
+    if (status != LS_OK) {
         free(opened);
-        return fail_with_errno(fault, "open", -1, os_errno);
-    }
-    struct stat about;
-    int os_errno = fstat(descriptor, &about) == 0 ? 0 : errno;
-    if (os_errno != 0 || !S_ISREG(about.st_mode)) {
-        close(descriptor);
-        free(opened);
-        if (os_errno != 0) return fail_with_errno(fault, "open", -1, os_errno);
-        return ls_fail(fault, LS_IO, "not a regular file", -1, 0, 0);
+        return status;
     }
     opened->file.operations = &posix_operations;
-    opened->descriptor = descriptor;
     *out = &opened->file;
     return LS_OK;
+}
+
+int ls_file_release(ls_file *file) {
+    int descriptor = descriptor_of(file);
+    free(file);
+    return descriptor;
 }
 
 static int64_t modified_ms(const struct stat *about) {

@@ -91,6 +91,12 @@ void ls_segment_allow_gaps(ls_segment *segment) {
 }
 
 ls_file *ls_segment_log_file(ls_segment *segment) { return segment->log; }
+
+ls_status ls_segment_share_descriptor(ls_segment *segment, ls_file_pool *pool, const char *path, int mode,
+                                      bool is_synced, ls_fault *fault) {
+    return ls_file_pool_take(pool, segment->log, path, mode, is_synced, &segment->log, fault);
+}
+
 ls_offset_index *ls_segment_offset_index(ls_segment *segment) { return segment->offset_index; }
 ls_time_index *ls_segment_time_index(ls_segment *segment) { return segment->time_index; }
 
@@ -240,6 +246,18 @@ static ls_status undo_write(ls_segment *segment, int64_t size, ls_status status,
     return status;
 }
 
+void ls_segment_expect_append(const ls_segment *segment) {
+#if defined(__GNUC__)
+    enum { LINE_BYTES = 64 };
+    for (size_t at = 0; at < sizeof *segment; at += LINE_BYTES) __builtin_prefetch((const char *)segment + at, 1);
+    __builtin_prefetch(segment->log, 1);
+    __builtin_prefetch(segment->offset_index, 1);
+    __builtin_prefetch(segment->time_index, 1);
+#else
+    (void)segment;
+#endif
+}
+
 ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t batch_bytes,
                             const ls_batch_header *header, ls_fault *fault) {
     int64_t size = ls_segment_own_size(segment);
@@ -250,6 +268,7 @@ ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t ba
         status = fill_ahead(segment, size + (int64_t)batch_bytes, limit, fault);
     if (status == LS_OK)
         status = segment->log->operations->write(segment->log, size, batch, batch_bytes, fault);
+    if (status == LS_NO_DESCRIPTOR) return status;
     if (status != LS_OK) return undo_write(segment, size, status, fault);
     ls_segment_note_batch(segment, &segment->state, size, header);
     ls_segment_publish_size(segment, segment->state.size_bytes);

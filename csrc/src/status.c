@@ -15,6 +15,7 @@ const char *ls_status_name(ls_status status) {
     case LS_NO_MEMORY: return "NO_MEMORY";
     case LS_IO: return "IO";
     case LS_DISK_FULL: return "DISK_FULL";
+    case LS_NO_DESCRIPTOR: return "NO_DESCRIPTOR";
     case LS_STATUS_COUNT: break;
     }
     return "UNKNOWN";

@@ -17,6 +17,7 @@ cdef extern from "logstore/status.h" nogil:
         LS_NO_MEMORY
         LS_IO
         LS_DISK_FULL
+        LS_NO_DESCRIPTOR
         LS_STATUS_COUNT
 
     ctypedef struct ls_fault:
@@ -288,6 +289,7 @@ cdef extern from "logstore/file.h" nogil:
 
     ls_status ls_file_look_at_logs(const char *directory, const int64_t *base_offsets, size_t count, ls_file_facts *out,
                                    ls_fault *fault) nogil
+    int64_t ls_descriptors_max()
     int ls_file_descriptor(const ls_file *file)
     ls_status ls_file_sync(ls_file *file, ls_fault *fault)
     ls_status ls_file_size(ls_file *file, int64_t *size, ls_fault *fault)
@@ -342,6 +344,17 @@ cdef extern from "logstore/digest.h" nogil:
     void ls_digest_write(const ls_digest *digest, uint8_t *out)
 
 
+cdef extern from "logstore/file_pool.h" nogil:
+    ctypedef struct ls_file_pool:
+        pass
+
+    ls_status ls_file_pool_create(int open_max, int unsynced_max, ls_file_pool **out, ls_fault *fault)
+    void ls_file_pool_limit(ls_file_pool *pool, int open_max, int unsynced_max)
+    int ls_file_pool_open_count(const ls_file_pool *pool)
+    bint ls_file_pool_make_room(ls_file_pool *pool)
+    void ls_file_pool_forget(ls_file_pool *pool)
+
+
 cdef extern from "logstore/segment.h" nogil:
     ctypedef struct ls_segment:
         pass
@@ -371,6 +384,8 @@ cdef extern from "logstore/segment.h" nogil:
     int ls_segment_digest(const ls_segment *segment, ls_digest *out)
     int64_t ls_segment_base_offset(const ls_segment *segment)
     ls_file *ls_segment_log_file(ls_segment *segment)
+    ls_status ls_segment_share_descriptor(ls_segment *segment, ls_file_pool *pool, const char *path, int mode,
+                                          bint is_synced, ls_fault *fault)
     void ls_segment_allow_gaps(ls_segment *segment)
     ls_offset_index *ls_segment_offset_index(ls_segment *segment)
     ls_time_index *ls_segment_time_index(ls_segment *segment)
@@ -387,6 +402,7 @@ cdef extern from "logstore/segment.h" nogil:
                                 const ls_batch_header *header, ls_fault *fault)
     ls_status ls_segment_append_batches(ls_segment *segment, const uint8_t *batches, size_t size,
                                         size_t *appended, ls_fault *fault)
+    void ls_segment_expect_append(const ls_segment *segment)
     void ls_segment_close_time_index(ls_segment *segment)
     void ls_segment_fill_ahead(ls_segment *segment, int64_t limit_bytes)
     int64_t ls_segment_filled_bytes(const ls_segment *segment)
@@ -404,6 +420,7 @@ cdef extern from "logstore/segment.h" nogil:
         int64_t from_position
         int64_t upto_position
 
+    int64_t ls_segment_find_entry(const ls_segment *segment, int64_t offset)
     void ls_segment_plan_fetch(ls_segment *segment, int64_t offset, bint expect_at_entry, ls_fetch_plan *out)
     ls_status ls_segment_fetch(ls_segment *segment, int64_t offset, const ls_fetch_plan *plan, uint8_t *buffer,
                                ls_batch_location *out, const uint8_t **batch, ls_fault *fault)

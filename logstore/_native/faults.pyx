@@ -7,6 +7,7 @@ from logstore._native.core cimport (
     LS_FULL,
     LS_INVALID_ARGUMENT,
     LS_IO,
+    LS_NO_DESCRIPTOR,
     LS_NO_MEMORY,
     LS_OK,
     LS_OUT_OF_RANGE,
@@ -44,6 +45,7 @@ _CLASSES = {
     LS_NO_MEMORY: MemoryError,
     LS_IO: StorageFailureError,
     LS_DISK_FULL: DiskFullError,
+    LS_NO_DESCRIPTOR: StorageFailureError,
 }
 
 

@@ -20,6 +20,7 @@ from logstore._native.core cimport (
     LS_DISK_FULL,
     LS_END,
     LS_FULL,
+    LS_NO_DESCRIPTOR,
     LS_OK,
     LS_OPEN_BATCH_BOOT_ID_BYTES,
     LS_OPEN_BATCH_TOPIC_ID_BYTES,
@@ -54,6 +55,7 @@ from logstore._native.core cimport (
     ls_open_batch_read,
     ls_record_size_bytes_max,
     ls_segment_append,
+    ls_segment_expect_append,
     ls_segment_size_bytes,
     ls_segment_should_roll,
     ls_span,
@@ -114,6 +116,9 @@ cdef int BATCHES_KEPT = 5
 cdef int64_t SEQUENCE_MAX = 2**31 - 1
 cdef object new_tuple = tuple.__new__
 
+# Of an open batch, before it grows.
+cdef size_t FIRST_BUFFER_BYTES = 512
+
 # What a record without headers adds at most, besides its key and value.
 cdef int64_t RECORD_OVERHEAD_BYTES_MAX = ls_record_size_bytes_max(-1, -1, NULL, 0)
 # So many records, each within a millisecond of the one before, make a burst.
@@ -165,7 +170,7 @@ cdef class LogAppender(LogFlusher):
         if ls_writer_lock_init(&self.lock) != 0:
             raise MemoryError("no memory for a log's lock")
         memset(&self.builder, 0, sizeof(self.builder))
-        if ls_batch_builder_init(&self.builder, 4096, &fault) != LS_OK:
+        if ls_batch_builder_init(&self.builder, FIRST_BUFFER_BYTES, &fault) != LS_OK:
             raise_fault(&fault, "<memory>")
         self.flush_messages = INT64_MAX
         self.unstable_after = INT64_MAX
@@ -546,6 +551,8 @@ cdef class LogAppender(LogFlusher):
         # Only where a rule might refuse it: most topics have none that a record of now, and of this size, could break.
         if has_timestamp or self.keys_required or record_bytes_max > self.message_bytes_max - LS_BATCH_HEADER_BYTES:
             self.check_record(key, value, headers, timestamp, now_ms)
+        if level != LEVEL_BUFFERED and self.active is not None:
+            ls_segment_expect_append(self.active.segment)
         self.lock_writes()
         try:
             if self.write_state != WRITABLE:
@@ -584,7 +591,8 @@ cdef class LogAppender(LogFlusher):
         finally:
             self.unlock_writes()
         if (level == LEVEL_FLUSHED or self.flush_due
-                or self.end_offset - self._flush_lock.flushed_offset >= self.flush_messages):
+                or (self.flush_messages != INT64_MAX
+                    and self.end_offset - self._flush_lock.flushed_offset >= self.flush_messages)):
             self.acknowledge(offset + 1, level)
         return offset
 
@@ -671,7 +679,7 @@ cdef class LogAppender(LogFlusher):
             return 0
         if self.builder.is_lent:
             memset(&self.builder, 0, sizeof(self.builder))
-            if ls_batch_builder_init(&self.builder, 4096, &fault) != LS_OK:
+            if ls_batch_builder_init(&self.builder, FIRST_BUFFER_BYTES, &fault) != LS_OK:
                 raise_fault(&fault, "<memory>")
         ls_open_batch_free(&self.open_batch)
         open_batches_count -= 1
@@ -948,7 +956,7 @@ cdef class LogAppender(LogFlusher):
                 f"a batch of {batch_bytes} bytes does not fit an empty segment of {self.topic}-{self.partition}: "
                 f"{fault.reason.decode()}; raise segment.bytes or segment.index.bytes"
             )
-        if status != LS_DISK_FULL or fault.expected:
+        if status != LS_NO_DESCRIPTOR and (status != LS_DISK_FULL or fault.expected):
             # Unknown what reached the disk: a retry proves nothing, so this log takes no more.
             self.write_state = FAILED
             self._write_failed(fault.reason.decode())

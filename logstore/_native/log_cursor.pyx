@@ -123,7 +123,9 @@ cdef class LogCursor:
             try:
                 return self.reach_chunk()
             except (CorruptDataError, StorageFailureError):
-                if not self.relocate():
+                # Where what it stood in was taken away, it may be of a file that is gone: the next look says so.
+                if (not self.relocate() and self.next_offset >= self.log.log_start_offset
+                        and self.seen_truncations == self.log.truncation_count):
                     raise
 
     cdef bint reach_chunk(self) except -1:

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t
 from logstore._native.clock cimport ls_wall_clock_ns
 from logstore._native.core cimport (
     LS_CORRUPT,
+    LS_NO_DESCRIPTOR,
     LS_OK,
     LS_TORN,
     ls_fault,
@@ -120,7 +121,8 @@ cdef class LogFlusher(LogState):
                     try:
                         raise_fault(&fault, active.path)
                     except StorageFailureError as error:
-                        self._fail(error)
+                        if fault.status != LS_NO_DESCRIPTOR:  # which is no failed fsync
+                            self._fail(error)
                         raise
                     finally:
                         self._flush_lock.finish(-1, -1)

@@ -2,6 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport EMFILE, ENFILE
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.string cimport memset
 from logstore._native.core cimport (
@@ -9,6 +10,7 @@ from logstore._native.core cimport (
     LS_END,
     LS_FILE_CREATE,
     LS_FILE_READ,
+    LS_FILE_WRITE,
     LS_OFFSET_INDEX_ENTRY_BYTES,
     LS_OK,
     LS_TAIL_CORRUPT,
@@ -19,11 +21,18 @@ from logstore._native.core cimport (
     ls_batch_location,
     ls_batch_size_bytes,
     ls_digest,
+    ls_descriptors_max,
     ls_digest_write,
     ls_fault,
     ls_file,
     ls_file_close,
     ls_file_open,
+    ls_file_pool,
+    ls_file_pool_create,
+    ls_file_pool_forget,
+    ls_file_pool_limit,
+    ls_file_pool_make_room,
+    ls_file_pool_open_count,
     ls_file_sync,
     ls_offset_index,
     ls_offset_index_count,
@@ -48,6 +57,7 @@ from logstore._native.core cimport (
     ls_segment_offset_index,
     ls_segment_read,
     ls_segment_recover,
+    ls_segment_share_descriptor,
     ls_segment_size_bytes,
     ls_segment_state,
     ls_segment_time_index,
@@ -78,8 +88,62 @@ from logstore.errors import CorruptDataError
 
 # Sealed segments of this process that stay open once they were read; beyond, each reader opens its own and closes it when it
 # moves on, so that a log of many segments doesn't use up the file descriptors.
-cdef int OPEN_SEALED_MAX = 256
+cdef int OPEN_SEALED_MAX = <int>min(256, ls_descriptors_max() // 4)
 cdef int open_sealed = 0
+
+# Segments that are written, of all logs of this process: so many are open at a time, and more only while they wait for the
+# disk. A log that is used again has its segment opened again.
+cdef int OPEN_ACTIVE_MAX = 256
+cdef ls_file_pool *active_files = NULL
+cdef int active_open_max, active_unsynced_max
+
+
+cdef ls_file_pool *shared_descriptors() noexcept:
+    """Made with the first log; NULL where the system has none."""
+    global active_files, active_open_max, active_unsynced_max
+    cdef ls_fault fault
+    cdef int64_t descriptors_max
+    if active_files == NULL:
+        descriptors_max = ls_descriptors_max()
+        active_open_max = <int>max(min(OPEN_ACTIVE_MAX, descriptors_max // 4), 1)
+        active_unsynced_max = <int>max(descriptors_max // 2, active_open_max)
+        ls_file_pool_create(active_open_max, active_unsynced_max, &active_files, &fault)
+    return active_files
+
+
+def limit_open_files(int open_max, int unsynced_max):
+    """How many active segments may be open at a time, and how many while they are not flushed; for tests. Process-wide.
+
+    Returns
+    -------
+    tuple[int, int]
+        The limits before.
+    """
+    global active_open_max, active_unsynced_max
+    if open_max < 1 or unsynced_max < open_max:
+        raise ValueError("open_max is 1 or more, unsynced_max no less than that")
+    if shared_descriptors() != NULL:
+        ls_file_pool_limit(active_files, open_max, unsynced_max)
+    before = active_open_max, active_unsynced_max
+    active_open_max, active_unsynced_max = open_max, unsynced_max
+    return before
+
+
+def open_files_count():
+    """How many active segments are open now."""
+    return ls_file_pool_open_count(active_files) if active_files != NULL else 0
+
+
+def _forget_open_files():
+    """In a forked child: they are the parent's."""
+    global active_files
+    if active_files != NULL:
+        ls_file_pool_forget(active_files)
+        active_files = NULL
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_open_files)
 
 
 class SegmentScan(NamedTuple):
@@ -211,8 +275,12 @@ cdef class Segment:
         cdef bytes encoded = os.fsencode(self.path)
         cdef const char *path = PyBytes_AS_STRING(encoded)
         cdef ls_status status
-        with nogil:
-            status = ls_file_open(path, mode, &file, &fault)
+        cdef bint tries = True
+        while tries:
+            with nogil:
+                status = ls_file_open(path, mode, &file, &fault)
+                tries = (status != LS_OK and (fault.os_errno == EMFILE or fault.os_errno == ENFILE)
+                         and active_files != NULL and ls_file_pool_make_room(active_files))
         if status != LS_OK:
             raise_fault(&fault, self.path)
         if ls_segment_create(file, &self.options, state, &segment, &fault) != LS_OK:
@@ -620,6 +688,24 @@ cdef class Segment:
         cdef ls_fault fault
         if ls_segment_extend(self.segment, <const uint8_t *>PyBytes_AS_STRING(batch), len(batch), &fault) != LS_OK:
             raise_fault(&fault, self.path)
+
+    def share_descriptor(self, *, bint is_synced):
+        """From now on the file may be closed while nobody uses it, for others to be opened, and is opened again when it is
+        used. For the active segment of a log, before anybody else uses it.
+
+        Parameters
+        ----------
+        is_synced : bool
+            All that the file holds is known to be on disk. One that isn't is synced before it is closed.
+        """
+        cdef ls_fault fault
+        cdef ls_file_pool *pool = shared_descriptors()
+        cdef bytes encoded = os.fsencode(self.path)
+        cdef const char *path = PyBytes_AS_STRING(encoded)
+        cdef int mode = LS_FILE_WRITE if self.writable else LS_FILE_READ
+        if pool != NULL and self.segment != NULL:
+            with nogil:  # another may have to be synced; where this one can't be shared, it keeps its descriptor
+                ls_segment_share_descriptor(self.segment, pool, path, mode, is_synced, &fault)
 
     def seal(self, int64_t end_offset_max):
         """Makes the active segment an inactive one: closing time index entry, upper bound of its offsets."""

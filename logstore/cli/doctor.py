@@ -23,6 +23,7 @@ __all__ = ["Finding", "command", "examine"]
 
 # Sealed segments that a process keeps open, segments that wait for the disk, and what an interpreter has open anyway.
 _OPEN_FILES = 256 + 32 + 64
+_SHARING_FILES = 210  # partitions; beyond, they share descriptors
 _NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.glusterfs"}
 )
@@ -119,7 +120,7 @@ def _open_files(places: list[PartitionDirectory]) -> Finding | None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = _OPEN_FILES + 3 * len(places)
+    needed = _OPEN_FILES + 3 * min(len(places), _SHARING_FILES)
     text = f"the limit is {format_count(soft)}, {format_count(len(places))} partitions need up to {format_count(needed)}"
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return Finding("open files", True, text)

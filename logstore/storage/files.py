@@ -38,7 +38,7 @@ def file_failure(error: OSError, path: str, operation: str) -> StorageFailureErr
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         advice = "Check owner and permissions; a directory that can't be written opens with read_only=True."
     elif number in (errno.EMFILE, errno.ENFILE):
-        advice = "Too many open files: raise the limit (ulimit -n) or use fewer partitions."
+        advice = "Too many open files: raise the limit (ulimit -n)."
     return StorageFailureError(path, operation, number, advice)
 
 

@@ -258,6 +258,10 @@ class Log(RolledLog):
             stored if stored is None or spared is None or spared.has_producers
             else stored._replace(flushed_offset=spared.next_offset),
         )
+        if opened.segments:
+            opened.segments[-1].share_descriptor(
+                is_synced=self._checkpoint.is_clean and opened.flushed_offset >= opened.log_end_offset and not opened.is_cut
+            )
         self._publish(
             segments=tuple(opened.segments),
             log_start_offset=log_start_offset,
@@ -490,6 +494,7 @@ class Log(RolledLog):
                 self._set_write_state(log_appender.STATE_READ_ONLY)
                 raise self.damage
             assert self._producer_state is not None
+            opened.segments[-1].share_descriptor(is_synced=False)
             self._publish(
                 segments=tuple(opened.segments), log_start_offset=checkpoint.log_start_offset, log_end_offset=offset,
                 contiguous=checkpoint.is_contiguous, first_unstable_offset=self._producer_state.first_unstable_offset,

@@ -208,7 +208,7 @@ class FlushedLog(ReadableLog):
             self._sync_segments(segments)
         except StorageFailureError as error:
             # Too many open files, say, is no failed fsync: the names are synced when they can be.
-            if error.operation != "open the directory":
+            if error.operation not in ("open the directory", "open"):
                 self._fail(error)
             raise
         self._set_flushed_offset(end_offset)

@@ -365,10 +365,10 @@ class ReadableLog(ProducerLog):
                 segments[-1].catch_up()
                 segments[-1].seal(base)
                 path = os.path.join(self.path, layout.segment_file_name(base))
-                segments.append(
-                    reopen_segment(path, base, trusted_bytes=0, trusted_offset=base, writable=False,
-                                   **self._segment_settings().as_arguments())[0]
-                )
+                segment, _ = reopen_segment(path, base, trusted_bytes=0, trusted_offset=base, writable=False,
+                                            **self._segment_settings().as_arguments())
+                segment.share_descriptor(is_synced=True)
+                segments.append(segment)
         end_offset = self.log_end_offset if self.damage is not None else max(
             segments[-1].next_offset, self.log_end_offset)
         stable = None

@@ -71,6 +71,7 @@ class RolledLog(FlushedLog):
                     os.unlink(leftover)
         path = os.path.join(self.path, layout.segment_file_name(base_offset))
         segment = Segment.create(path, base_offset, **settings.as_arguments())
+        segment.share_descriptor(is_synced=True)  # nothing is in it
         self._new_names = True
         return segment
 

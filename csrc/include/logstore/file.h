@@ -75,6 +75,9 @@ typedef struct ls_file_facts {
 ls_status ls_file_look_at_logs(const char *directory, const int64_t *base_offsets, size_t count, ls_file_facts *out,
                                ls_fault *fault);
 
+/* How many descriptors the process may have open at a time (RLIMIT_NOFILE). */
+int64_t ls_descriptors_max(void);
+
 /* The descriptor behind a file made by ls_file_open, for the rare caller that needs it; -1 for others. */
 int ls_file_descriptor(const ls_file *file);
 

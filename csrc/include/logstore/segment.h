@@ -15,6 +15,7 @@
 
 #include "logstore/digest.h"
 #include "logstore/file.h"
+#include "logstore/file_pool.h"
 #include "logstore/offset_index.h"
 #include "logstore/record_batch.h"
 #include "logstore/status.h"
@@ -57,6 +58,9 @@ void ls_segment_get_state(const ls_segment *segment, ls_segment_state *out);
 int ls_segment_digest(const ls_segment *segment, ls_digest *out);
 int64_t ls_segment_base_offset(const ls_segment *segment);
 ls_file *ls_segment_log_file(ls_segment *segment);
+/* The log's file becomes one of a pool, as by ls_file_pool_take; before anybody else uses the segment. */
+ls_status ls_segment_share_descriptor(ls_segment *segment, ls_file_pool *pool, const char *path, int mode,
+                                      bool is_synced, ls_fault *fault);
 /* A batch with a gap before it is about to be appended: from now on gaps are no damage. Writer only. */
 void ls_segment_allow_gaps(ls_segment *segment);
 ls_offset_index *ls_segment_offset_index(ls_segment *segment);
@@ -80,9 +84,12 @@ int ls_segment_should_roll(const ls_segment *segment, const ls_roll_policy *poli
  * that was not cut. LS_FULL: an entry is due and an index is full, the offset does not fit, or the segment
  * would pass 2^31-1 bytes: roll first. LS_TOO_LARGE: not even an empty segment could take it. LS_DISK_FULL /
  * LS_IO: nothing is published and the file was cut back to its old size; if even that failed, fault->expected
- * is 1 (the file has a tail that recovery must cut) instead of 0. */
+ * is 1 (the file has a tail that recovery must cut) instead of 0. LS_NO_DESCRIPTOR: nothing was done. */
 ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t batch_bytes,
                             const ls_batch_header *header, ls_fault *fault);
+
+/* Has the processor fetch what an append is about to need, all at once. */
+void ls_segment_expect_append(const ls_segment *segment);
 
 /* From now on appends keep the file filled with zeros ahead of its end, up to limit_bytes; 0: no longer. fdatasync
  * of a write into such a file has data to write alone, and no new size and blocks. Zeros are no batch: whatever
@@ -115,6 +122,9 @@ typedef struct ls_batch_location {
  * position) costs a scan from 0, never a wrong answer. LS_END: no such batch in this segment. LS_CORRUPT /
  * LS_TORN (an incomplete batch below the published size) with the position. */
 ls_status ls_segment_locate(ls_segment *segment, int64_t offset, ls_batch_location *out, ls_fault *fault);
+
+/* Where the index says that the batch that holds `offset`, or one before it, starts. */
+int64_t ls_segment_find_entry(const ls_segment *segment, int64_t offset);
 
 /* Where one read is likely to find a whole batch: what `ls_segment_fetch` reads. */
 typedef struct ls_fetch_plan {

@@ -22,6 +22,7 @@ typedef enum ls_status {
     LS_NO_MEMORY,
     LS_IO,               /* the operating system refused; see os_errno */
     LS_DISK_FULL,        /* ENOSPC or EDQUOT; nothing of the call is on disk */
+    LS_NO_DESCRIPTOR,    /* no file could be opened for the call, of which nothing was done; it may work later */
     LS_STATUS_COUNT      /* how many there are; never returned */
 } ls_status;
 
