@@ -1,6 +1,7 @@
 #include "logstore/offset_index.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "index_chunks.h"
@@ -66,9 +67,38 @@ static ls_status make_room(ls_offset_index *index, size_t count, ls_fault *fault
     }
 }
 
+enum { NEAR_ENTRIES = 8, MANY_ENTRIES = 64 };
+
+/* The same as entries_up_to, by a guess: offsets rise evenly as a rule, so the place follows from the first and the last.
+ * false: it was not near. */
+static bool guess_entries_up_to(const ls_offset_index *index, size_t count, uint64_t key, size_t *found) {
+    uint64_t first = word_at(index, 0);
+    uint64_t last = word_at(index, count - 1);
+    if (key < first || key >= last) return false;
+    uint64_t span = (last >> 32) - (first >> 32);
+    if (span == 0) return false;
+    size_t near = (size_t)(((key >> 32) - (first >> 32)) * (uint64_t)(count - 1) / span);
+    size_t low = near > NEAR_ENTRIES ? near - NEAR_ENTRIES : 0;
+    size_t high = near + NEAR_ENTRIES < count ? near + NEAR_ENTRIES : count - 1;
+    unsigned number = ls_chunk_number(low);
+    if (number != ls_chunk_number(high)) return false;
+    const entry_word *at = index->chunks[number] + (low - ls_chunk_start(number));
+    size_t n = high - low;
+    if (atomic_load_explicit(at, memory_order_relaxed) > key ||
+        atomic_load_explicit(at + n, memory_order_relaxed) <= key) {
+        return false;
+    }
+    size_t up_to = low + 1;
+    for (size_t i = 1; i < n; i++) up_to += atomic_load_explicit(at + i, memory_order_relaxed) <= key ? 1u : 0u;
+    *found = up_to;
+    return true;
+}
+
 /* How many of the first `count` entries have a word <= key. */
 static size_t entries_up_to(const ls_offset_index *index, size_t count, uint64_t key) {
     if (count == 0) return 0;
+    size_t found;
+    if (count >= MANY_ENTRIES && guess_entries_up_to(index, count, key, &found)) return found;
     unsigned number = ls_chunk_number(count - 1);
     while (number > 0 && atomic_load_explicit(&index->chunks[number][0], memory_order_relaxed) > key)
         number--;

@@ -164,6 +164,13 @@ static int64_t entry_position_or(const ls_offset_index *index, size_t i, size_t 
     return position < limit ? position : limit;
 }
 
+int64_t ls_segment_find_entry(const ls_segment *segment, int64_t offset) {
+    int64_t entry_offset;
+    int32_t position;
+    ls_offset_index_lookup(segment->offset_index, offset > INT64_MIN ? offset - 1 : offset, &entry_offset, &position);
+    return position;
+}
+
 void ls_segment_plan_fetch(ls_segment *segment, int64_t offset, bool expect_at_entry, ls_fetch_plan *out) {
     int64_t limit = ls_segment_size_bytes(segment);
     const ls_offset_index *index = segment->offset_index;

@@ -53,6 +53,25 @@ static void test_lookup_finds_the_floor_at_every_size(void) {
     ls_offset_index_free(index);
 }
 
+/* A guess from the first and the last entry is wrong by more and more, or by one entry that is far off. */
+static void test_lookup_where_offsets_rise_unevenly(void) {
+    ls_fault fault;
+    enum { ENTRIES = 300 };
+    for (int kind = 0; kind < 3; kind++) {
+        static int64_t offsets[ENTRIES];
+        ls_offset_index *index = make_index(BASE, ENTRIES);
+        for (int64_t i = 0; i < ENTRIES; i++) {
+            offsets[i] = BASE + (kind == 0 ? i * i : kind == 1 ? i + (i == ENTRIES - 1) * INT64_C(1000000000) : i + (i > 0) * 70000);
+            REQUIRE_INT(ls_offset_index_append(index, offsets[i], (int32_t)(10 * i + 5), &fault), LS_OK);
+        }
+        for (int i = 0; i < ENTRIES; i++) {
+            check_lookup(index, offsets[i], offsets[i], 10 * i + 5);
+            if (i > 0) check_lookup(index, offsets[i] - 1, offsets[i - 1], 10 * i - 5);
+        }
+        ls_offset_index_free(index);
+    }
+}
+
 /* Entries of bytes that a reader may not see yet are passed over. */
 static void test_lookup_below_a_position(void) {
     ls_fault fault;
@@ -191,6 +210,7 @@ static void test_load_refuses_a_damaged_file(void) {
 int main(void) {
     RUN(test_lookup_without_entries_is_the_base);
     RUN(test_lookup_finds_the_floor_at_every_size);
+    RUN(test_lookup_where_offsets_rise_unevenly);
     RUN(test_lookup_below_a_position);
     RUN(test_append_refuses_what_breaks_the_order);
     RUN(test_truncate_drops_from_the_target_on);

@@ -41,6 +41,7 @@ static void check_fetch(ls_segment *segment, int64_t offset, const looked_up *ex
         const uint8_t *batch = NULL;
         ls_segment_plan_fetch(segment, offset, expect_at_entry == 1, &plan);
         CHECK(plan.room_bytes >= plan.size_bytes);
+        CHECK_INT(ls_segment_find_entry(segment, offset), plan.from_position);
         if (ls_segment_fetch(segment, offset, &plan, buffer, &found, &batch, &fault) != LS_OK) continue;
         found_count++;
         CHECK_INT(found.position, expected->position);

@@ -5,29 +5,22 @@ from logstore._native.log_state cimport LogState
 from logstore._native.record_batch cimport Record, RecordBatch
 
 
-# Where every second record of a batch starts.
+# Where a record of a batch with gaps starts.
 cdef struct Mark:
-    int32_t previous_delta      # offset delta of the record before it, -1 for none
+    int32_t delta               # its offset delta
     uint32_t at                 # from the start of the payload
 
 
 # A batch that a look-up has read and validated.
 cdef class CachedBatch:
     cdef RecordBatch batch      # None once it had to make room
-    # What a look-up asks of the batch, here too, so that it waits for one object and not for two.
-    cdef int64_t base_offset
-    cdef int64_t last_offset
-    cdef int64_t log_number     # which log, and in what state: another one makes this batch none of it
-    cdef int64_t truncation_count
-    cdef int64_t replacement_count
-    cdef size_t payload         # its address
-    cdef double offset_bytes    # what an offset takes of it, on average
+    cdef size_t slot
     cdef Py_ssize_t size_bytes
-    cdef Mark *marks            # made when the batch is looked into again
+    # Where each record starts, made when the batch is looked into again: of a batch without gaps by the offset delta, of
+    # another as marks.
+    cdef uint32_t *starts
+    cdef Mark *marks
     cdef int32_t marks_count
-    cdef bint used              # since it was last considered to make room
-
-    cdef bint serves(self, LogState log, int64_t offset)
 
 
 # The record at an offset; None where the offset is of none: compacted away, or a marker.

@@ -2,7 +2,6 @@
 
 cimport cython
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
@@ -22,6 +21,7 @@ from logstore._native.core cimport (
     ls_record_iterator_init,
     ls_record_iterator_next,
     ls_segment_fetch,
+    ls_segment_find_entry,
     ls_segment_plan_fetch,
     ls_status,
 )
@@ -50,10 +50,9 @@ cdef extern from *:
 
 cdef enum:
     FETCHED_LINES = 4
-    SLOT_BITS = 15
-    # Each record passed over is likely to be a cache miss.
-    RECORDS_PER_MARK = 2
-    # What an entry takes besides its bytes, about.
+    LINE_BYTES = 64
+    SLOT_BITS = 14
+    # What an entry takes besides its bytes and starts, about.
     ENTRY_BYTES = 512
 
 # Where to look, and in what state the log was.
@@ -63,7 +62,20 @@ cdef struct Place:
     int64_t truncation_count
     int64_t replacement_count
 
-cdef PyObject **slots = NULL        # of CachedBatch; made with the first look-up
+# Where a batch may be kept, with all that a look-up asks of it: two cache lines side by side, since each place in memory
+# that a look-up has to wait for takes as long as the rest of it.
+cdef struct Slot:
+    PyObject *entry             # CachedBatch; NULL: nothing is here
+    PyObject *batch             # its RecordBatch
+    int64_t log_number          # which log, and in what state: another one makes this batch none of it
+    int64_t truncation_count
+    int64_t replacement_count
+    const uint32_t *starts      # of each record; NULL: look into the entry
+    double offset_bytes         # what an offset takes of it, on average
+    int32_t used                # since it was last considered to make room
+    ls_record_iterator records  # at the first one
+
+cdef Slot *slots = NULL             # made with the first look-up
 cdef object cached = deque()        # every CachedBatch that has its batch, the one that may have to go first
 cdef Py_ssize_t cached_bytes = 0
 cdef int64_t logs_count = 0
@@ -72,12 +84,8 @@ cdef int64_t logs_count = 0
 @cython.final
 cdef class CachedBatch:
     def __dealloc__(self):
+        free(self.starts)
         free(self.marks)
-
-    cdef bint serves(self, LogState log, int64_t offset):
-        return (self.batch is not None and self.log_number == log.lookup_number
-                and self.base_offset <= offset <= self.last_offset
-                and self.truncation_count == log.truncation_count and self.replacement_count == log.replacement_count)
 
 
 cdef inline size_t slot_of(LogState log, Segment segment, int64_t position) noexcept:
@@ -88,21 +96,45 @@ cdef inline size_t slot_of(LogState log, Segment segment, int64_t position) noex
     return <size_t>((mixed * 0x9e3779b97f4a7c15u) >> (64 - SLOT_BITS))
 
 
-cdef int put(size_t slot, CachedBatch entry) except -1:
-    cdef PyObject *before = slots[slot]
-    Py_INCREF(entry)
-    slots[slot] = <PyObject *>entry
-    Py_XDECREF(before)
+cdef inline bint serves(const Slot *slot, LogState log, int64_t offset) noexcept:
+    return (slot.entry != NULL and slot.log_number == log.lookup_number
+            and slot.records.base_offset <= offset <= slot.records.base_offset + slot.records.last_offset_delta
+            and slot.truncation_count == log.truncation_count and slot.replacement_count == log.replacement_count)
+
+
+cdef int put(size_t number, const Slot *filled) except -1:
+    """Into a slot; what was there before is kept no longer."""
+    global cached_bytes
+    cdef PyObject *before = slots[number].entry
+    slots[number] = filled[0]
+    (<CachedBatch>filled.entry).slot = number
+    if before != NULL:
+        let_go(<CachedBatch>before)
+    return 0
+
+
+cdef int let_go(CachedBatch entry) except -1:
+    """The entry's batch makes room. Its slot is another's, or emptied here; the entry itself goes when its turn comes."""
+    global cached_bytes
+    if slots[entry.slot].entry == <PyObject *>entry:
+        slots[entry.slot].entry = NULL
+    cached_bytes -= entry.size_bytes
+    entry.size_bytes = 0
+    entry.batch = None
     return 0
 
 
 cdef int prepare(LogState log) except -1:
     """Gives the log a number that no other ever has, and makes the slots."""
     global slots, logs_count
+    cdef size_t size = (<size_t>1 << SLOT_BITS) * sizeof(Slot)
+    cdef void *made
     if slots == NULL:
-        slots = <PyObject **>calloc(1 << SLOT_BITS, sizeof(PyObject *))
-        if slots == NULL:
+        made = calloc(size + sizeof(Slot), 1)
+        if made == NULL:
             raise MemoryError("no memory for the cache of looked-up batches")
+        # Each in two lines that stand side by side; never freed.
+        slots = <Slot *>((<size_t>made + sizeof(Slot) - 1) // sizeof(Slot) * sizeof(Slot))
     logs_count += 1
     log.lookup_number = logs_count
     return 0
@@ -116,12 +148,13 @@ cdef int keep(CachedBatch entry) except -1:
     cached_bytes += entry.size_bytes
     while cached_bytes > cache_bytes_max and cached:
         other = <CachedBatch>cached.popleft()
-        if other.used and other is not entry:
-            other.used = False
+        if other.batch is None:
+            continue
+        if slots[other.slot].used and other is not entry:
+            slots[other.slot].used = False
             cached.append(other)
         else:
-            cached_bytes -= other.size_bytes
-            other.batch = None
+            let_go(other)
     return 0
 
 
@@ -152,8 +185,13 @@ cdef Record record_at(LogState log, int64_t offset):
     OffsetOutOfRangeError, CorruptDataError, ClosedError
     """
     cdef Place place
-    cdef CachedBatch entry
+    cdef Slot *slot
     cdef Segment segment
+    cdef ls_record_iterator records
+    cdef ls_record raw
+    cdef ls_fault fault
+    cdef int64_t delta
+    cdef size_t at, i
     log.check_readable()
     if offset >= log.end_offset or offset < log.log_start_offset:  # what is staged is seen to there
         check_range(log, offset)
@@ -165,32 +203,42 @@ cdef Record record_at(LogState log, int64_t offset):
     segment = segment_of(log, offset)
     if segment is None:
         return look_up_slowly(log, offset)
-    ls_segment_plan_fetch(segment.segment, offset, log.looked_up_at_entry, &place.plan)
-    place.slot = slot_of(log, segment, place.plan.from_position)
-    entry = in_slot(place.slot, log, offset)
-    if entry is None:
-        entry = in_slot(place.slot ^ 1, log, offset)
-        if entry is None:
+    place.slot = slot_of(log, segment, ls_segment_find_entry(segment.segment, offset))
+    slot = &slots[place.slot]
+    if not serves(slot, log, offset):
+        slot = &slots[place.slot ^ 1]
+        if not serves(slot, log, offset):
+            ls_segment_plan_fetch(segment.segment, offset, log.looked_up_at_entry, &place.plan)
             return look_up(log, segment, offset, &place)
-    fetch_record(entry, offset)
-    if not entry.used:
-        entry.used = True
-        if entry.marks == NULL:
-            mark(entry)
-    return record_of(entry.batch, offset, entry)
-
-
-cdef inline void fetch_record(CachedBatch entry, int64_t offset) noexcept:
-    """Has the processor fetch, all at once, what comes next of a batch that hasn't been looked into for long: the object, a
-    mark, and where the record is likely to be."""
-    cdef int64_t delta = offset - entry.base_offset
-    cdef size_t at = entry.payload + <size_t>(<double>delta * entry.offset_bytes)
-    cdef size_t i
-    LS_PREFETCH(<size_t><PyObject *>entry.batch)
-    if entry.marks != NULL:
-        LS_PREFETCH(<size_t>(entry.marks + delta // RECORDS_PER_MARK))
+    if slot.starts == NULL:
+        return first_of(slot, offset)
+    # Has the processor fetch, all at once, what comes next: the start, where the record is likely to be, the batch.
+    delta = offset - slot.records.base_offset
+    LS_PREFETCH(<size_t>(slot.starts + delta))
+    at = <size_t>slot.records.start + <size_t>(<double>delta * slot.offset_bytes)
     for i in range(<size_t>FETCHED_LINES):
-        LS_PREFETCH(at + i * 64)
+        LS_PREFETCH(at + i * LINE_BYTES)
+    LS_PREFETCH(<size_t>slot.batch)
+    slot.used = True
+    records = slot.records
+    records.at += slot.starts[delta]
+    records.previous_delta = <int32_t>delta - 1
+    records.remaining -= <int32_t>delta
+    if ls_record_iterator_next(&records, &raw, &fault) != LS_OK or raw.offset != offset:
+        return record_of(<RecordBatch>slot.batch, offset, <CachedBatch>slot.entry)
+    return new_record(<RecordBatch>slot.batch, &raw)
+
+
+cdef Record first_of(Slot *slot, int64_t offset):
+    """Of a batch that is looked into for the second time, or has gaps."""
+    cdef CachedBatch entry = <CachedBatch>slot.entry
+    cdef RecordBatch batch = entry.batch
+    if not slot.used:
+        slot.used = True
+        if entry.marks == NULL and entry.starts == NULL:
+            mark(entry)
+            slot.starts = entry.starts
+    return record_of(batch, offset, entry)
 
 
 cdef Record committed_record_at(LogState log, int64_t offset, object isolation_level):
@@ -210,13 +258,6 @@ cdef int check_range(LogState log, int64_t offset) except -1:
     if not log.log_start_offset <= offset < log.current_end():
         raise out_of_range(log, offset)
     return 0
-
-
-cdef inline CachedBatch in_slot(size_t slot, LogState log, int64_t offset):
-    cdef PyObject *found = slots[slot]
-    if found != NULL and (<CachedBatch>found).serves(log, offset):
-        return <CachedBatch>found
-    return None
 
 
 cdef Segment segment_of(LogState log, int64_t offset):
@@ -255,7 +296,7 @@ cdef Record look_up(LogState log, Segment segment, int64_t offset, Place *place)
     cdef CachedBatch entry
     cdef RecordBatch batch
     cdef Record record
-    cdef PyObject *found
+    cdef Slot filled
     cdef ls_batch_location location
     cdef ls_batch_header header
     cdef ls_fault fault
@@ -280,14 +321,22 @@ cdef Record look_up(LogState log, Segment segment, int64_t offset, Place *place)
     record = record_of(batch, offset, None)
     entry = cacheable(batch, chunk)
     if entry is not None:
-        entry.log_number = log.lookup_number
-        entry.truncation_count = place.truncation_count
-        entry.replacement_count = place.replacement_count
-        found = slots[place.slot]
-        if found != NULL and (<CachedBatch>found).batch is not None:
-            put(place.slot ^ 1, <CachedBatch>found)
-        put(place.slot, entry)
         keep(entry)
+        if entry.batch is not None:
+            filled.entry = <PyObject *>entry
+            filled.batch = <PyObject *>entry.batch
+            filled.log_number = log.lookup_number
+            filled.truncation_count = place.truncation_count
+            filled.replacement_count = place.replacement_count
+            filled.starts = NULL
+            filled.used = False
+            ls_record_iterator_init(&filled.records, &entry.batch.header, entry.batch.payload, entry.batch.payload_end)
+            filled.offset_bytes = (<double>(entry.batch.payload_end - entry.batch.payload)
+                                   / <double>(<int64_t>header.last_offset_delta + 1))
+            if slots[place.slot].entry != NULL:
+                put(place.slot ^ 1, &slots[place.slot])
+                slots[place.slot].entry = NULL
+            put(place.slot, &filled)
     return record
 
 
@@ -296,7 +345,7 @@ cdef CachedBatch cacheable(RecordBatch batch, Chunk chunk):
     cdef Py_ssize_t size_bytes = ls_batch_size_bytes(&batch.header)
     cdef CachedBatch entry
     cdef Chunk own
-    cdef Py_ssize_t besides_bytes = ENTRY_BYTES + batch.header.records_count // RECORDS_PER_MARK * <Py_ssize_t>sizeof(Mark)
+    cdef Py_ssize_t besides_bytes = ENTRY_BYTES + batch.header.records_count * <Py_ssize_t>sizeof(Mark)
     if size_bytes + besides_bytes > cache_bytes_max // 8:
         return None
     entry = CachedBatch.__new__(CachedBatch)
@@ -309,8 +358,6 @@ cdef CachedBatch cacheable(RecordBatch batch, Chunk chunk):
         entry.batch = RecordBatch.wrap(own, own.data, &batch.header, batch.topic, batch.partition, batch.path,
                                        batch.position)
         entry.size_bytes = besides_bytes + size_bytes
-    entry.base_offset = batch.header.base_offset
-    entry.last_offset = ls_batch_last_offset(&batch.header)
     if batch.payload_owner is not None:
         entry.batch.payload_owner = batch.payload_owner
         entry.batch.payload = batch.payload
@@ -320,9 +367,6 @@ cdef CachedBatch cacheable(RecordBatch batch, Chunk chunk):
             return None
     if not batch.header.attributes & LS_ATTRIBUTE_CONTROL:
         entry.batch.open_payload()
-        entry.payload = <size_t>entry.batch.payload
-        entry.offset_bytes = (<double>(entry.batch.payload_end - entry.batch.payload)
-                              / <double>(entry.last_offset - entry.base_offset + 1))
     return entry
 
 
@@ -332,28 +376,24 @@ cdef Record record_of(RecordBatch batch, int64_t offset, CachedBatch entry):
     cdef ls_record raw
     cdef ls_fault fault
     cdef ls_status status
-    cdef Py_ssize_t low = 0
-    cdef Py_ssize_t high, middle
-    cdef int32_t delta
+    cdef int32_t low = 0
+    cdef int32_t high, middle, delta
     if batch.header.attributes & LS_ATTRIBUTE_CONTROL:
         return None
     batch.open_payload()
     ls_record_iterator_init(&iterator, &batch.header, batch.payload, batch.payload_end)
-    if entry is not None and entry.marks_count > 1:
+    if entry is not None and entry.marks != NULL:
         delta = <int32_t>(offset - batch.header.base_offset)
-        if batch.header.records_count == batch.header.last_offset_delta + 1:
-            low = delta // RECORDS_PER_MARK
-        else:
-            high = entry.marks_count
-            while high - low > 1:
-                middle = (low + high) // 2
-                if entry.marks[middle].previous_delta < delta:
-                    low = middle
-                else:
-                    high = middle
+        high = entry.marks_count
+        while high - low > 1:
+            middle = (low + high) // 2
+            if entry.marks[middle].delta <= delta:
+                low = middle
+            else:
+                high = middle
         iterator.at += entry.marks[low].at
-        iterator.previous_delta = entry.marks[low].previous_delta
-        iterator.remaining -= <int32_t>low * RECORDS_PER_MARK
+        iterator.previous_delta = entry.marks[low].delta - 1
+        iterator.remaining -= low
     while True:
         status = ls_record_iterator_next(&iterator, &raw, &fault)
         if status == LS_END:
@@ -365,34 +405,37 @@ cdef Record record_of(RecordBatch batch, int64_t offset, CachedBatch entry):
 
 
 cdef int mark(CachedBatch entry) except -1:
-    """Notes where every second record starts; of a batch with a damaged record, none."""
+    """Notes where every record starts; of a batch with a damaged one, none."""
     cdef ls_record_iterator iterator
     cdef ls_record raw
     cdef ls_fault fault
     cdef ls_status status = LS_OK
     cdef RecordBatch batch = entry.batch
-    cdef int32_t count = 0
+    cdef int32_t count = batch.header.records_count
     cdef int32_t i = 0
+    cdef uint32_t *starts
     cdef Mark *marks
-    if batch.header.attributes & LS_ATTRIBUTE_CONTROL:
-        return 0
-    ls_record_iterator_init(&iterator, &batch.header, batch.payload, batch.payload_end)
     # Every record takes at least 7 bytes, whatever the header says.
-    if batch.header.records_count > (batch.payload_end - batch.payload) // 7:
+    if batch.header.attributes & LS_ATTRIBUTE_CONTROL or not 0 < count <= (batch.payload_end - batch.payload) // 7:
         return 0
-    marks = <Mark *>malloc((batch.header.records_count // RECORDS_PER_MARK + 1) * sizeof(Mark))
-    if marks == NULL:
-        return 0
-    while status == LS_OK:
-        if i % RECORDS_PER_MARK == 0 and i < batch.header.records_count:
-            marks[count].previous_delta = iterator.previous_delta
-            marks[count].at = <uint32_t>(iterator.at - iterator.start)
-            count += 1
-        status = ls_record_iterator_next(&iterator, &raw, &fault)
-        i += 1
-    if status != LS_END:
-        free(marks)
-        return 0
-    entry.marks = marks
-    entry.marks_count = count
+    starts = <uint32_t *>malloc(count * sizeof(uint32_t))
+    marks = <Mark *>malloc(count * sizeof(Mark))
+    if starts != NULL and marks != NULL:
+        ls_record_iterator_init(&iterator, &batch.header, batch.payload, batch.payload_end)
+        while status == LS_OK:
+            if i < count:
+                starts[i] = marks[i].at = <uint32_t>(iterator.at - iterator.start)
+            status = ls_record_iterator_next(&iterator, &raw, &fault)
+            if status == LS_OK:
+                marks[i].delta = iterator.previous_delta
+                i += 1
+        if status == LS_END and count == batch.header.last_offset_delta + 1:
+            entry.starts = starts
+            starts = NULL
+        elif status == LS_END:
+            entry.marks = marks
+            entry.marks_count = count
+            marks = NULL
+    free(starts)
+    free(marks)
     return 0
