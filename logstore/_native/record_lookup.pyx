@@ -51,7 +51,7 @@ cdef extern from *:
 cdef enum:
     FETCHED_LINES = 4
     LINE_BYTES = 64
-    SLOT_BITS = 14
+    SLOT_BITS = 15
     # What an entry takes besides its bytes and starts, about.
     ENTRY_BYTES = 512
 
