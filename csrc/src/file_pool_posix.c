@@ -206,6 +206,14 @@ static ls_status pooled_write(ls_file *opaque, int64_t position, const uint8_t *
     return status;
 }
 
+static void pooled_write_back(ls_file *opaque, int64_t position, int64_t size) {
+    pooled_file *file = (pooled_file *)opaque;
+    ls_fault ignored;
+    if (hold(file, &ignored) != LS_OK) return;
+    ls_descriptor_write_back(file->descriptor, position, size);
+    let_go(file);
+}
+
 static ls_status pooled_truncate(ls_file *opaque, int64_t size, ls_fault *fault) {
     pooled_file *file = (pooled_file *)opaque;
     ls_status status = hold(file, fault);
@@ -281,6 +289,7 @@ static const ls_file_operations pooled_operations = {
     .truncate = pooled_truncate,
     .size = pooled_size,
     .close = pooled_close,
+    .write_back = pooled_write_back,
 };
 
 /* ---- the pool ---------------------------------------------------------------------------------- */

@@ -1,6 +1,8 @@
 /* Files of a POSIX system. The only source file that names a system call. */
 #if defined(__APPLE__)
 #define _DARWIN_C_SOURCE /* F_FULLFSYNC */
+#elif defined(__linux__)
+#define _GNU_SOURCE /* sync_file_range */
 #else
 #define _POSIX_C_SOURCE 200809L
 #endif
@@ -88,6 +90,15 @@ ls_status ls_descriptor_sync(int descriptor, ls_fault *fault) {
     return result == 0 ? LS_OK : fail_with_errno(fault, "sync", -1, errno);
 }
 
+void ls_descriptor_write_back(int descriptor, int64_t position, int64_t size) {
+#if defined(__linux__)
+    /* Its failures are those of the pages, which fdatasync reports. */
+    (void)sync_file_range(descriptor, (off_t)position, (off_t)size, SYNC_FILE_RANGE_WRITE);
+#else
+    (void)descriptor, (void)position, (void)size;
+#endif
+}
+
 ls_status ls_descriptor_truncate(int descriptor, int64_t size, ls_fault *fault) {
     int result;
     do result = ftruncate(descriptor, (off_t)size);
@@ -157,6 +168,10 @@ static ls_status posix_write(ls_file *file, int64_t position, const uint8_t *byt
 
 static ls_status posix_sync(ls_file *file, ls_fault *fault) { return ls_descriptor_sync(descriptor_of(file), fault); }
 
+static void posix_write_back(ls_file *file, int64_t position, int64_t size) {
+    ls_descriptor_write_back(descriptor_of(file), position, size);
+}
+
 static ls_status posix_truncate(ls_file *file, int64_t size, ls_fault *fault) {
     return ls_descriptor_truncate(descriptor_of(file), size, fault);
 }
@@ -174,6 +189,7 @@ static const ls_file_operations posix_operations = {
     .truncate = posix_truncate,
     .size = posix_size,
     .close = posix_close,
+    .write_back = posix_write_back,
 };
 
 ls_status ls_file_open(const char *path, int mode, ls_file **out, ls_fault *fault) {

@@ -192,7 +192,7 @@ static ls_status check_append(const ls_segment *segment, int64_t size, size_t ba
 static const int64_t FILL_BYTES_MIN = (int64_t)64 << 10; /* how far ahead, at least and at most */
 static const int64_t FILL_BYTES_MAX = (int64_t)4 << 20;
 /* One write of zeros. Large ones make large pieces of page cache, where a small write costs more to flush. */
-enum { FILL_PIECE_BYTES = 64 << 10 };
+enum { FILL_PIECE_BYTES = 64 << 10, PAGE_BYTES = 4096 };
 static const uint8_t zeros[FILL_PIECE_BYTES];
 
 void ls_segment_fill_ahead(ls_segment *segment, int64_t limit_bytes) {
@@ -203,6 +203,14 @@ void ls_segment_fill_ahead(ls_segment *segment, int64_t limit_bytes) {
 int64_t ls_segment_filled_bytes(const ls_segment *segment) {
     int64_t size = ls_segment_own_size(segment);
     return segment->filled_bytes > size ? segment->filled_bytes - size : 0;
+}
+
+void ls_segment_write_back(ls_segment *segment, int64_t position) {
+    int64_t size = ls_segment_own_size(segment);
+    int64_t end = size - size % PAGE_BYTES; /* what the next batch goes on in is written once, with that */
+    if (position > size) position = 0; /* of the segment before */
+    if (segment->filled_bytes > size && position < end)
+        ls_file_write_back(segment->log, position, end - position);
 }
 
 ls_status ls_segment_cut_ahead(ls_segment *segment, ls_fault *fault) {

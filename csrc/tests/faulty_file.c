@@ -80,6 +80,12 @@ static ls_status faulty_size(ls_file *file, int64_t *size, ls_fault *fault) {
 
 static void faulty_close(ls_file *file) { ((faulty_file *)file)->is_closed = true; }
 
+static void faulty_write_back(ls_file *file, int64_t position, int64_t size) {
+    faulty_file *faulty = (faulty_file *)file;
+    faulty->written_back_from = position;
+    faulty->written_back_bytes = size;
+}
+
 static const ls_file_operations faulty_operations = {
     .read = faulty_read,
     .write = faulty_write,
@@ -87,6 +93,7 @@ static const ls_file_operations faulty_operations = {
     .truncate = faulty_truncate,
     .size = faulty_size,
     .close = faulty_close,
+    .write_back = faulty_write_back,
 };
 
 void faulty_file_init(faulty_file *faulty, const uint8_t *bytes, size_t size) {

@@ -30,6 +30,8 @@ typedef struct faulty_file {
     int calls_of[FAULTY_OPERATIONS_COUNT]; /* and of each */
     int64_t bytes_read;
     size_t largest_read;
+    int64_t written_back_from; /* what was asked for last */
+    int64_t written_back_bytes;
 
     /* Call number `fail_call` (from 0) fails, and all after it if `fail_goes_on`. */
     int fail_call;

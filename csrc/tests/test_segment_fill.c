@@ -99,6 +99,29 @@ static void test_a_failed_fill_is_a_failed_append(void) {
     }
 }
 
+static void test_the_disk_begins_with_whole_pages_of_a_filled_file(void) {
+    faulty_file file;
+    faulty_file_init(&file, NULL, 0);
+    ls_segment *segment = make_segment(&file.file, &defaults);
+    ls_fault fault;
+    REQUIRE_INT(append(segment, BASE, 1, 5, 5000, &fault), LS_OK);
+    ls_segment_write_back(segment, 0);
+    CHECK_INT(file.written_back_bytes, 0); /* it grows */
+    ls_segment_fill_ahead(segment, 10 << 20);
+    REQUIRE_INT(append(segment, BASE + 1, 1, 5, 5000, &fault), LS_OK);
+    ls_segment_write_back(segment, 5000);
+    CHECK_INT(file.written_back_from, 5000);
+    CHECK_INT(file.written_back_bytes, 8192 - 5000);
+    file.written_back_bytes = 0;
+    ls_segment_write_back(segment, 8192);
+    CHECK_INT(file.written_back_bytes, 0); /* nothing but part of a page */
+    ls_segment_write_back(segment, 10001);
+    CHECK_INT(file.written_back_from, 0);
+    CHECK_INT(file.written_back_bytes, 8192);
+    ls_segment_free(segment);
+    faulty_file_free(&file);
+}
+
 static void test_a_reader_and_recovery_take_zeros_for_the_end(void) {
     faulty_file file;
     faulty_file_init(&file, NULL, 0);
@@ -143,6 +166,7 @@ int main(void) {
     RUN(test_filling_ends_at_the_limit_and_grows_with_the_file);
     RUN(test_a_disk_too_full_for_zeros_takes_the_batch);
     RUN(test_a_failed_fill_is_a_failed_append);
+    RUN(test_the_disk_begins_with_whole_pages_of_a_filled_file);
     RUN(test_a_reader_and_recovery_take_zeros_for_the_end);
     return check_result();
 }

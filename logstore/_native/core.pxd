@@ -405,6 +405,7 @@ cdef extern from "logstore/segment.h" nogil:
     void ls_segment_expect_append(const ls_segment *segment)
     void ls_segment_close_time_index(ls_segment *segment)
     void ls_segment_fill_ahead(ls_segment *segment, int64_t limit_bytes)
+    void ls_segment_write_back(ls_segment *segment, int64_t position) nogil
     int64_t ls_segment_filled_bytes(const ls_segment *segment)
     ls_status ls_segment_cut_ahead(ls_segment *segment, ls_fault *fault)
 

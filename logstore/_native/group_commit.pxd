@@ -9,6 +9,7 @@ cdef enum Turn:
     TURN_OVER = 1           # what was waited for is on disk
     TURN_LEADS = 2          # this thread flushes for all, and calls `finish`
     TURN_INTERRUPTED = 3    # a signal came: its handler first, then `join` again
+    TURN_REFUSED = 4        # its records were taken back
 
 
 # A thread that waits; lives on its stack.
@@ -17,10 +18,12 @@ cdef struct Waiting:
     int64_t offset
     Turn turn
     bint is_released            # the lock is, or is about to be; who waits takes it back
+    bint is_collected           # its records are in the open batch: whoever leads writes them first
     Waiting *following
 
 
 cdef class GroupCommit:
+    cdef unsigned long main_thread      # the one that signals are handled in
     cdef PyThread_type_lock state_lock  # over all that follows; held for a few instructions, with or without the GIL
     cdef Waiting *first                 # who waits, in order of arrival
     cdef Waiting *last
@@ -34,8 +37,12 @@ cdef class GroupCommit:
     cdef int misses                     # rounds that were waited for in vain, one after the other
     cdef int rounds_to_skip
 
+    cdef Turn arrive(self, Waiting *me, int64_t offset, bint gathers) noexcept nogil
     cdef Turn join(self, Waiting *me, int64_t offset, bint gathers) noexcept nogil
-    cdef Turn sleep(self, Waiting *me, bint gathers) noexcept nogil
+    cdef Turn sleep(self, Waiting *me) noexcept nogil
+    cdef bint withdraw(self, Waiting *me) noexcept nogil
+    cdef void leave(self, Waiting *me) noexcept nogil
+    cdef void refuse(self, int64_t end_offset) noexcept nogil
     cdef void finish(self, int64_t flushed_offset, int64_t sync_ns) noexcept nogil
     cdef void restart(self, int64_t flushed_offset) noexcept
     cdef void enqueue(self, Waiting *one) noexcept nogil
@@ -44,5 +51,6 @@ cdef class GroupCommit:
     cdef int lead(self) except -1
 
 
+cdef void wake(Waiting *woken) noexcept nogil
 cdef bint open_waiting(Waiting *me) noexcept nogil
 cdef void close_waiting(Waiting *me) noexcept nogil

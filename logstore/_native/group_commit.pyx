@@ -17,6 +17,8 @@ from cpython.pythread cimport (
     PyThread_free_lock,
 )
 
+import threading
+
 cdef extern from "Python.h" nogil:
     void PyThread_release_lock(PyThread_type_lock lock)
     int PyThread_lock_now "PyThread_acquire_lock"(PyThread_type_lock lock, int waits)
@@ -43,6 +45,7 @@ cdef int64_t SIGNAL_CHECK_US = 50_000
 cdef bint open_waiting(Waiting *me) noexcept nogil:
     """Readies a thread to wait; False without memory."""
     me.is_released = False
+    me.is_collected = False
     me.lock = PyThread_new_lock()
     if me.lock == NULL:
         return False
@@ -53,6 +56,14 @@ cdef bint open_waiting(Waiting *me) noexcept nogil:
 cdef void close_waiting(Waiting *me) noexcept nogil:
     PyThread_drop_lock(me.lock)
     me.lock = NULL
+
+
+cdef void wake(Waiting *woken) noexcept nogil:
+    cdef Waiting *following
+    while woken != NULL:
+        following = woken.following  # first: once released, it is gone
+        PyThread_release_lock(woken.lock)
+        woken = following
 
 
 cdef class GroupCommit:
@@ -66,6 +77,7 @@ cdef class GroupCommit:
         if self.state_lock == NULL:
             raise MemoryError("no lock to wait on")
         self.expected_count = 1
+        self.main_thread = threading.main_thread().ident
 
     def __dealloc__(self):
         if self.state_lock != NULL:
@@ -112,8 +124,8 @@ cdef class GroupCommit:
             return 0
         return patience if patience < PATIENCE_US_MAX else PATIENCE_US_MAX
 
-    cdef Turn join(self, Waiting *me, int64_t offset, bint gathers) noexcept nogil:
-        """Waits until records below an offset are on disk, or until it is this thread's turn to see to that.
+    cdef Turn arrive(self, Waiting *me, int64_t offset, bint gathers) noexcept nogil:
+        """Says what this thread has to do until records below an offset are on disk: flush, `sleep`, or nothing.
 
         Without ``gathers``, no other thread's records are waited for.
         """
@@ -126,7 +138,7 @@ cdef class GroupCommit:
         elif not self.is_led:
             self.is_led = True
             self.leader = me
-            self.is_gathering = gathers and self.expected_count > 1
+            self.is_gathering = gathers and self.expected_count > 1 and self.patience_us() > 0
             if not self.is_gathering:
                 turn = TURN_LEADS
         elif gathers and self.is_gathering and self.waiting_count + 2 >= self.expected_count:
@@ -138,9 +150,15 @@ cdef class GroupCommit:
         else:
             self.enqueue(me)
         PyThread_release_lock(self.state_lock)
-        return turn if turn != TURN_WAITS else self.sleep(me, gathers)
+        return turn
 
-    cdef Turn sleep(self, Waiting *me, bint gathers) noexcept nogil:
+    cdef Turn join(self, Waiting *me, int64_t offset, bint gathers) noexcept nogil:
+        """Waits until records below an offset are on disk, or until it is this thread's turn to see to that."""
+        cdef Turn turn = self.arrive(me, offset, gathers)
+        return turn if turn != TURN_WAITS else self.sleep(me)
+
+    cdef Turn sleep(self, Waiting *me) noexcept nogil:
+        """After `arrive`. Where a signal comes, one whose records are collected stays in the queue until `withdraw`."""
         cdef PyLockStatus status
         cdef int64_t patience
         cdef Turn turn
@@ -177,12 +195,59 @@ cdef class GroupCommit:
                     if status == PY_LOCK_FAILURE:
                         self.misses += self.misses < MISSES_MAX
                         self.rounds_to_skip = 1 << self.misses
+                elif me.is_collected:
+                    if me.turn == TURN_WAITS:
+                        PyThread_release_lock(self.state_lock)
+                        return TURN_INTERRUPTED
                 elif self.dequeue(me):
                     me.turn = TURN_INTERRUPTED
             turn = me.turn
             PyThread_release_lock(self.state_lock)
             if turn != TURN_WAITS:
                 return turn
+
+    cdef bint withdraw(self, Waiting *me) noexcept nogil:
+        """After an interruption: whether it waits no longer; otherwise its turn has come meanwhile, as `sleep` says."""
+        cdef bint waited
+        PyThread_lock_now(self.state_lock, 1)
+        waited = self.dequeue(me)
+        PyThread_release_lock(self.state_lock)
+        return waited
+
+    cdef void leave(self, Waiting *me) noexcept nogil:
+        """Whatever its turn: an exception is on its way. If it leads, or is about to, another one does."""
+        cdef bint leads
+        PyThread_lock_now(self.state_lock, 1)
+        self.dequeue(me)
+        leads = self.is_led and self.leader == me
+        PyThread_release_lock(self.state_lock)
+        if leads:
+            self.finish(-1, -1)
+        PyThread_lock_now(self.state_lock, 1)
+        leads = me.is_released
+        PyThread_release_lock(self.state_lock)
+        if leads:
+            PyThread_lock_now(me.lock, 1)  # the one who releases it must be done with it
+
+    cdef void refuse(self, int64_t end_offset) noexcept nogil:
+        """What was collected from an offset on was taken back: those who wait for it go on, and find out."""
+        cdef Waiting *woken = NULL
+        cdef Waiting *at
+        cdef Waiting *following
+        PyThread_lock_now(self.state_lock, 1)
+        at = self.first
+        while at != NULL:
+            following = at.following
+            if at.is_collected and at.offset > end_offset:
+                self.dequeue(at)
+                at.turn = TURN_REFUSED
+                if not at.is_released:
+                    at.is_released = True
+                    at.following = woken
+                    woken = at
+            at = following
+        PyThread_release_lock(self.state_lock)
+        wake(woken)
 
     cdef void finish(self, int64_t flushed_offset, int64_t sync_ns) noexcept nogil:
         """The leader is done: those whose records are on disk go on, and another one leads.
@@ -234,10 +299,7 @@ cdef class GroupCommit:
                 kept.following = woken  # to be woken first
                 woken = kept
         PyThread_release_lock(self.state_lock)
-        while woken != NULL:
-            following = woken.following  # first: once released, it is gone
-            PyThread_release_lock(woken.lock)
-            woken = following
+        wake(woken)
 
     cdef void restart(self, int64_t flushed_offset) noexcept:
         """What is on disk, when nobody else flushes: at opening, after a truncation."""

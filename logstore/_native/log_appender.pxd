@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from logstore._native.clock cimport ls_recent_time
 from logstore._native.core cimport ls_batch_builder, ls_fault, ls_open_batch, ls_roll_policy, ls_span
+from logstore._native.group_commit cimport Waiting
 from logstore._native.log_flusher cimport LogFlusher
 from logstore._native.record_batch cimport RecordBatch
 from logstore._native.spans cimport HeaderList
@@ -65,6 +66,7 @@ cdef class LogAppender(LogFlusher):
     cdef readonly bint has_transactions
     cdef int64_t last_now_ms
     cdef ls_recent_time recent_time
+    cdef tuple refusal              # kind and arguments of the error that collected records were taken back for last
 
     cdef int64_t now_ms(self) except? -1
     cdef int check_writable(self) except -1
@@ -87,6 +89,10 @@ cdef class LogAppender(LogFlusher):
     cdef int begin_staging(self, int64_t now_ms) except -1
     cdef int end_staging(self, bint remove) except -1
     cdef int stage(self) except -1
+    cdef bint collects(self)
+    cdef int collect(self, Waiting *me) except -1
+    cdef int take_back(self, error) except -1
+    cdef int wait_collected(self, Waiting *me, int64_t end_offset, int turn) except -1
     cdef int schedule_hand_over(self) except -1
     cdef int lock_writes(self) except -1
     cdef int unlock_writes(self) except -1

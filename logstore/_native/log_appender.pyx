@@ -58,10 +58,12 @@ from logstore._native.core cimport (
     ls_segment_expect_append,
     ls_segment_size_bytes,
     ls_segment_should_roll,
+    ls_segment_write_back,
     ls_span,
     ls_status,
 )
 from logstore._native.faults cimport raise_fault
+from logstore._native.group_commit cimport TURN_LEADS, TURN_OVER, Waiting, close_waiting, open_waiting
 from logstore._native.log_flusher cimport CLOSED, FAILED, FORKED, READ_ONLY, WRITABLE, LogFlusher
 from logstore._native.log_state cimport TAIL_BYTES_MAX
 from logstore._native.producer_batches cimport marker_of
@@ -536,9 +538,11 @@ cdef class LogAppender(LogFlusher):
                             bint has_timestamp, int level, int64_t expected_offset=-1) except -1:
         cdef int64_t now_ms = self.now_ms()
         cdef int64_t offset, record_bytes_max
-        cdef bint stage
+        cdef bint stage, collect
         cdef ls_batch_mark mark
         cdef ls_fault fault
+        cdef Waiting me
+        cdef int turn = TURN_OVER
         if not has_timestamp or (self.append_time and timestamp >= 0):
             timestamp = now_ms
         if self.write_state != WRITABLE:
@@ -563,7 +567,10 @@ cdef class LogAppender(LogFlusher):
             if self.waiters and level != LEVEL_BUFFERED:
                 stage = False
                 self.announce_to_waiters()  # as early as that: encoding takes its time, too, where nothing is in the cache
-            if self.builder.records_count and <int64_t>self.builder.size_bytes + record_bytes_max > self.batch_bytes_max:
+            collect = level == LEVEL_FLUSHED and self.collects()
+            if self.builder.records_count and (
+                    <int64_t>self.builder.size_bytes + record_bytes_max > self.batch_bytes_max
+                    or (self.collected_count and not collect)):
                 self.hand_over()
             if stage and self.open_batch.map == NULL:
                 self.begin_staging(now_ms)
@@ -575,7 +582,11 @@ cdef class LogAppender(LogFlusher):
                 raise_fault(&fault, "<memory>")
             offset = self.next_offset
             self.next_offset += 1
-            if stage and self.builder.is_lent:
+            if collect and open_waiting(&me):
+                turn = self.collect(&me)
+            if turn != TURN_OVER:
+                pass
+            elif stage and self.builder.is_lent:
                 self.stage()
             elif level != LEVEL_BUFFERED:
                 try:
@@ -589,12 +600,105 @@ cdef class LogAppender(LogFlusher):
             elif not self.hand_over_scheduled:
                 self.schedule_hand_over()  # first: a signal handler may raise in it
         finally:
-            self.unlock_writes()
-        if (level == LEVEL_FLUSHED or self.flush_due
+            if turn != TURN_OVER:
+                ls_writer_lock_release(&self.lock)  # and nothing that may raise: it stands in the queue
+            else:
+                self.unlock_writes()
+        if turn != TURN_OVER:
+            self.wait_collected(&me, offset + 1, turn)
+        elif (level == LEVEL_FLUSHED or self.flush_due
                 or (self.flush_messages != INT64_MAX
                     and self.end_offset - self._flush_lock.flushed_offset >= self.flush_messages)):
             self.acknowledge(offset + 1, level)
         return offset
+
+    # ---- records of several threads that wait for one fdatasync --------------------------------------
+
+    cdef bint collects(self):
+        """Whether a record to be flushed is left in the open batch, to be written with those of other threads: where they
+        flush, or came just before. The lock is held."""
+        return ((self._flush_lock.is_led or self._flush_lock.expected_count > 1)
+                and self.builder.records_count == self.collected_count and not self.waiters
+                and not self.hand_over_scheduled and self.open_batch.map == NULL and not self.restored
+                and not self.marked_clean and not self.flush_due and self.flush_messages == INT64_MAX)
+
+    cdef int collect(self, Waiting *me) except -1:
+        """Queues for the disk with the record that was encoded last. Whoever leads writes it: this thread, now, if it
+        does (TURN_LEADS). The lock is held."""
+        cdef int turn
+        me.is_collected = True
+        self.collected_count += 1
+        turn = self._flush_lock.arrive(me, self.next_offset, True)
+        if turn == TURN_LEADS:
+            try:
+                self.hand_over()
+            except BaseException as error:
+                self.take_back(error)
+                self._flush_lock.finish(-1, -1)
+                close_waiting(me)
+                raise
+        else:
+            self.staged = True
+        return turn
+
+    cdef int take_back(self, error) except -1:
+        """What was collected is refused: all who wait for it are told so, hence it must never get on disk. Only where a
+        signal has stopped the one that leads, the others' records stay, and the next one writes them. The lock is held."""
+        if self.collected_count == 0 or (self.collected_count > 1 and not isinstance(error, Exception)):
+            return 0
+        ls_batch_builder_reset(&self.builder)
+        self.next_offset -= self.collected_count
+        self.collected_count = 0
+        self.staged = False
+        self.refusal = error.__reduce__()
+        self._flush_lock.refuse(self.next_offset)
+        return 0
+
+    cdef int raise_taken_back(self) except -1:
+        kind, arguments = self.refusal[:2]
+        raise kind(*arguments)
+
+    cdef int write_collected(self) except -1:
+        self.lock_writes()
+        try:
+            if self.collected_count:
+                self.check_writable()
+                self.now_ms()
+                self.hand_over()
+        except BaseException as error:
+            self.take_back(error)
+            self._flush_lock.finish(-1, -1)  # with the lock: a finalizer that appends is refused, and waits for nobody
+            raise
+        finally:
+            ls_writer_lock_release(&self.lock)
+        return 0
+
+    cdef int surface_collected(self, Waiting *me) except -1:
+        self.lock_writes()
+        try:
+            if self.collected_count and self.write_state == WRITABLE:
+                self.now_ms()
+                self.hand_over()
+        except LogstoreError:
+            pass  # whoever leads takes it back
+        except BaseException:
+            self._flush_lock.leave(me)
+            raise
+        finally:
+            ls_writer_lock_release(&self.lock)
+        return self.collected_count == 0
+
+    cdef int wait_collected(self, Waiting *me, int64_t end_offset, int turn) except -1:
+        try:
+            if turn == TURN_LEADS:
+                self.lead_flush(end_offset)
+            else:
+                self.wait_turn(me, end_offset, True)
+        finally:
+            close_waiting(me)
+        if self.flush_unscheduled:
+            self.schedule_flush()
+        return 0
 
     # ---- the open batch in a mapped file -------------------------------------------------------------
 
@@ -799,7 +903,7 @@ cdef class LogAppender(LogFlusher):
                               Py_ssize_t count, HeaderList headers, int level, int64_t expected_offset=-1) except -1:
         """Appends count > 0 records without a gap and returns the first offset."""
         cdef int64_t now_ms = self.now_ms()
-        cdef int64_t first, end
+        cdef int64_t first, end, position
         cdef Py_ssize_t done = 0
         cdef size_t appended
         cdef ls_batch_mark mark
@@ -814,6 +918,8 @@ cdef class LogAppender(LogFlusher):
         try:
             self.check_writable()
             self.check_expected(expected_offset)
+            if self.collected_count:
+                self.hand_over()
             first = self.next_offset
             mark = ls_batch_builder_mark(&self.builder)
             try:
@@ -841,7 +947,12 @@ cdef class LogAppender(LogFlusher):
                     done += appended
                     self.next_offset += appended
                     if done < count and (headers is None or appended == 0):
+                        position = ls_segment_size_bytes(self.active.segment)
                         self.hand_over()
+                        if level == LEVEL_FLUSHED:
+                            # The disk begins with it while the next batch is made.
+                            with nogil:
+                                ls_segment_write_back(self.active.segment, position)
                 if level != LEVEL_BUFFERED:
                     self.hand_over()
                 elif self.builder.records_count and not self.hand_over_scheduled:
@@ -875,6 +986,7 @@ cdef class LogAppender(LogFlusher):
         try:
             self.seal_and_write()
             ls_batch_builder_reset(&self.builder)
+            self.collected_count = 0
             if self.open_batch.map != NULL:
                 ls_open_batch_clear(&self.open_batch)
                 if not self.builder.is_lent:  # one batch was larger

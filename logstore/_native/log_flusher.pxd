@@ -21,6 +21,8 @@ cdef enum FlushStep:
     STEP_COLD = 2           # this thread leads, and more is to be done than one fdatasync
     STEP_REFUSED = 3        # this thread leads, and the fdatasync has failed
     STEP_DONE_AGAIN = 4     # done, and so often that it pays to fill the file ahead
+    STEP_COLLECTED = 5      # this thread leads, and there are collected records to be handed over first
+    STEP_TAKEN_BACK = 6     # its records were collected, and refused
 
 
 # What makes appends durable. storage.Log derives from it and supplies the cold steps (_sync, _fail, _raise_not_flushed).
@@ -34,6 +36,18 @@ cdef class LogFlusher(LogState):
     cdef int64_t cold_position      # size of that segment at which the checkpoint is due
     cdef int hot_flushes            # since the file was last filled ahead, or found idle; no more than are asked for
 
-    cdef FlushStep flush_or_wait(self, Waiting *me, int64_t offset, Segment active, ls_fault *fault) noexcept nogil
+    # Records in the open batch that threads wait for in the queue of `_flush_lock`, to be flushed: whoever leads hands them
+    # over first. Changed under the log's lock. While there are any, the open batch holds no others.
+    cdef int collected_count
+
+    cdef FlushStep next_step(self, Waiting *me, int64_t offset, bint has_arrived, Segment active,
+                             ls_fault *fault) noexcept nogil
+    cdef FlushStep flush_active(self, Segment active, ls_fault *fault) noexcept nogil
+    cdef int end_flush(self, FlushStep step, int64_t offset, Segment active, ls_fault *fault) except -1
     cdef int wait_flushed(self, int64_t offset) except -1
+    cdef int wait_turn(self, Waiting *me, int64_t offset, bint has_arrived) except -1
+    cdef int lead_flush(self, int64_t offset) except -1
+    cdef int write_collected(self) except -1
+    cdef int surface_collected(self, Waiting *me) except -1
+    cdef int raise_taken_back(self) except -1
     cdef int lead_cold(self, int64_t offset) except -1

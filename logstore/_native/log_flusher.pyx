@@ -23,6 +23,7 @@ from logstore._native.faults cimport raise_fault
 from logstore._native.group_commit cimport (
     TURN_INTERRUPTED,
     TURN_OVER,
+    TURN_REFUSED,
     GroupCommit,
     Turn,
     Waiting,
@@ -39,6 +40,7 @@ cdef int HOT_FLUSHES_TO_FILL = 8
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
+    unsigned long PyThread_get_thread_ident() nogil
 
 
 cdef class LogFlusher(LogState):
@@ -72,16 +74,24 @@ cdef class LogFlusher(LogState):
         """The file is not filled ahead: to be asked for by as many flushes as before."""
         self.hot_flushes = 0
 
-    cdef FlushStep flush_or_wait(self, Waiting *me, int64_t offset, Segment active, ls_fault *fault) noexcept nogil:
-        cdef Turn turn = self._flush_lock.join(me, offset, True)
-        cdef int64_t end_offset, started_ns
-        cdef bint pays
+    cdef FlushStep next_step(self, Waiting *me, int64_t offset, bint has_arrived, Segment active,
+                             ls_fault *fault) noexcept nogil:
+        cdef Turn turn = self._flush_lock.sleep(me) if has_arrived else self._flush_lock.join(me, offset, True)
         if turn == TURN_OVER:
             return STEP_DONE
         if turn == TURN_INTERRUPTED:
             return STEP_INTERRUPTED
-        # The end before the segment: see hot_segment. The caller holds the segment it compares with.
-        end_offset = ls_observe(&self.end_offset)
+        if turn == TURN_REFUSED:
+            return STEP_TAKEN_BACK
+        if self.collected_count:
+            return STEP_COLLECTED
+        return self.flush_active(active, fault)
+
+    cdef FlushStep flush_active(self, Segment active, ls_fault *fault) noexcept nogil:
+        """By the one who leads. The end before the segment: see hot_segment. The caller holds the segment."""
+        cdef int64_t end_offset = ls_observe(&self.end_offset)
+        cdef int64_t started_ns
+        cdef bint pays
         if (ls_observe_pointer(&self.hot_segment) != <void *>active or self.write_state != WRITABLE
                 or ls_segment_size_bytes(active.segment) >= self.cold_position):
             return STEP_COLD
@@ -95,40 +105,87 @@ cdef class LogFlusher(LogState):
         self._flush_lock.finish(end_offset, ls_wall_clock_ns() - started_ns)
         return STEP_DONE_AGAIN if pays else STEP_DONE
 
+    cdef int end_flush(self, FlushStep step, int64_t offset, Segment active, ls_fault *fault) except -1:
+        """What `flush_active` has left to do."""
+        if step == STEP_DONE_AGAIN:
+            self._fill_ahead()
+        elif step == STEP_COLD:
+            return self.lead_cold(offset)
+        elif step == STEP_REFUSED:
+            try:
+                raise_fault(fault, active.path)
+            except StorageFailureError as error:
+                if fault.status != LS_NO_DESCRIPTOR:  # which is no failed fsync
+                    self._fail(error)
+                raise
+            finally:
+                self._flush_lock.finish(-1, -1)
+        return 0
+
     cdef int wait_flushed(self, int64_t offset) except -1:
         """Returns once all records below the offset are on disk. Callers that wait share one fdatasync."""
         cdef Waiting me
-        cdef FlushStep step
-        cdef Segment active
-        cdef ls_fault fault
         if offset <= self._flush_lock.flushed_offset:
             return 0
         if not open_waiting(&me):
             raise MemoryError("no lock to wait on")
         try:
-            while True:
-                active = self.active
-                with nogil:
-                    step = self.flush_or_wait(&me, offset, active, &fault)
-                if step == STEP_DONE:
-                    return 0
-                if step == STEP_DONE_AGAIN:
-                    self._fill_ahead()
-                    return 0
-                if step == STEP_COLD:
-                    return self.lead_cold(offset)
-                if step == STEP_REFUSED:
-                    try:
-                        raise_fault(&fault, active.path)
-                    except StorageFailureError as error:
-                        if fault.status != LS_NO_DESCRIPTOR:  # which is no failed fsync
-                            self._fail(error)
-                        raise
-                    finally:
-                        self._flush_lock.finish(-1, -1)
-                PyErr_CheckSignals()
+            return self.wait_turn(&me, offset, False)
         finally:
             close_waiting(&me)
+
+    cdef int wait_turn(self, Waiting *me, int64_t offset, bint has_arrived) except -1:
+        """The same; after `arrive` where a thread ``has_arrived`` in the queue."""
+        cdef FlushStep step
+        cdef Segment active
+        cdef ls_fault fault
+        while True:
+            active = self.active
+            with nogil:
+                step = self.next_step(me, offset, has_arrived, active, &fault)
+            if step == STEP_DONE:
+                return 0
+            if step == STEP_TAKEN_BACK:
+                return self.raise_taken_back()
+            if step == STEP_COLLECTED:
+                self.write_collected()
+                return self.lead_flush(offset)
+            if step != STEP_INTERRUPTED:
+                return self.end_flush(step, offset, active, &fault)
+            if me.is_collected and PyThread_get_thread_ident() != self._flush_lock.main_thread:
+                has_arrived = True  # no signal is for this thread
+                continue
+            if me.is_collected:
+                # Nobody may be left to write it; and a handler may append, and wait for the one who leads: not for this one.
+                has_arrived = not self.surface_collected(me)
+                if has_arrived or not self._flush_lock.withdraw(me):
+                    has_arrived = True
+                    continue
+                me.is_collected = False
+            has_arrived = False
+            PyErr_CheckSignals()
+
+    cdef int lead_flush(self, int64_t offset) except -1:
+        """Flushes, by the one who leads, once what was collected is in the log."""
+        cdef Segment active = self.active
+        cdef ls_fault fault
+        cdef FlushStep step
+        with nogil:
+            step = self.flush_active(active, &fault)
+        return self.end_flush(step, offset, active, &fault)
+
+    # ---- collected records: the appender's half knows how ---------------------------------------------
+
+    cdef int write_collected(self) except -1:
+        """By the one who leads: hands over what was collected. On an exception another one leads."""
+        return 0
+
+    cdef int surface_collected(self, Waiting *me) except -1:
+        """Hands it over, whoever leads; whether it is in the log. On an exception this thread waits no longer."""
+        return True
+
+    cdef int raise_taken_back(self) except -1:
+        return 0
 
     cdef int lead_cold(self, int64_t offset) except -1:
         cdef int64_t started_ns = ls_wall_clock_ns()

@@ -25,7 +25,7 @@ __all__ = ["FlushedLog", "nothing", "storage_logger"]
 
 # Flushed bytes after which the recovery point on disk is moved: what a scan after a crash reads at most, besides
 # what was not flushed.
-CHECKPOINT_INTERVAL_BYTES = 4 << 20
+CHECKPOINT_INTERVAL_BYTES = 16 << 20
 
 # Longest time an appended record of a burst is invisible to other processes; and how often is looked whether bursts go on.
 STAGED_LINGER_MS = 2

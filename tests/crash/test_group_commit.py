@@ -85,6 +85,14 @@ START = textwrap.dedent("""
         for thread in threads: thread.start()
         while log.log_end_offset < end: time.sleep(0.001)
         return threads
+
+    def queued(count):
+        # As `started`, but nobody looks at the log's end, which would have the records written.
+        waiting = log.open_batch_records_count + count
+        threads = [threading.Thread(target=write) for _ in range(count)]
+        for thread in threads: thread.start()
+        while log.open_batch_records_count != waiting: time.sleep(0.001)
+        return threads
 """)
 
 
@@ -121,3 +129,73 @@ def test_an_appender_behind_a_roll_waits_for_both_segments(library: Path, work: 
         print(shim.syncs >= 3, log.flushed_offset)  # both files, and the directory that names the new one
     """, work / "data")
     assert printed.split() == ["True", "5"]
+
+
+def test_records_that_wait_for_the_same_flush_are_written_as_one_batch(library: Path, work: Path) -> None:
+    printed = output_of(library, """
+        before = log.batches_count
+        with log._flush_lock:
+            threads = queued(8)
+            shim.arm(folder, "w", 0, 0)
+        for thread in threads: thread.join()
+        print(shim.disarm(), log.batches_count - before, sorted(results) == list(range(1, 9)), log.flushed_offset)
+        print(sorted(record.offset for record in log.read()) == list(range(9)))
+    """, work / "data")
+    assert printed.split() == ["1", "1", "True", "9", "True"]
+
+
+def test_what_was_written_together_is_refused_together_by_a_full_disk(library: Path, work: Path) -> None:
+    printed = output_of(library, """
+        with log._flush_lock:
+            threads = queued(8)
+            shim.arm(folder, "w", 1, errno.ENOSPC)
+        for thread in threads: thread.join()
+        print(*results, log.open_batch_records_count, log.log_end_offset, log.append(b"again"))
+        print(*(record.value for record in log.read()))
+    """, work / "data")
+    assert printed.split() == ["DiskFullError"] * 8 + ["0", "1", "1", "b'first'", "b'again'"]
+
+
+def test_what_was_written_together_is_refused_together_for_good(library: Path, work: Path) -> None:
+    printed = output_of(library, """
+        with log._flush_lock:
+            threads = queued(8)
+            shim.arm(folder, "w", 1, errno.EIO)
+        for thread in threads: thread.join()
+        print(*results, log.is_writable, len(list(log.read())))
+    """, work / "data")
+    assert printed.split() == ["StorageFailureError"] * 8 + ["False", "1"]
+
+
+def test_others_keep_their_place_behind_records_that_wait(library: Path, work: Path) -> None:
+    printed = output_of(library, """
+        for durability in "appended", "buffered":
+            with log._flush_lock:
+                threads = queued(2)
+                print(log.append(b"one", durability=durability), *log.append_many([b"two", b"three"], durability=durability))
+            for thread in threads: thread.join()
+        log.flush()
+        print(sorted(results), *(record.offset for record in log.read() if record.value in (b"one", b"two", b"three")))
+    """, work / "data")
+    assert printed.splitlines() == ["3 4 5", "8 9 10", "[1, 2, 6, 7] 3 4 5 8 9 10"]
+
+
+def test_a_writer_that_is_interrupted_leaves_its_record_in_the_log(library: Path, work: Path) -> None:
+    """Not in memory alone: nobody may be left to write it."""
+    printed = output_of(library, """
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        def interrupt():
+            while not log.open_batch_records_count: time.sleep(0.001)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        with log._flush_lock:
+            other = threading.Thread(target=interrupt)
+            other.start()
+            try:
+                log.append(b"mine")
+            except KeyboardInterrupt:
+                print("interrupted", log.open_batch_records_count)
+            other.join()
+        print(log.flushed_offset, log.append(b"next"), log.flushed_offset)
+    """, work / "data")
+    assert printed.split() == ["interrupted", "0", "1", "2", "3"]

@@ -23,6 +23,9 @@ typedef struct ls_file_operations {
     ls_status (*size)(ls_file *file, int64_t *size, ls_fault *fault);
     /* Frees the file; close's own error is ignored (what counts is sync). */
     void (*close)(ls_file *file);
+    /* Has the disk begin with what was written there, and does not wait for it: a hint that may do nothing, and says
+     * nothing about what is on disk. sync reports what fails then. NULL where there is no such thing. */
+    void (*write_back)(ls_file *file, int64_t position, int64_t size);
 } ls_file_operations;
 
 struct ls_file {
@@ -62,6 +65,9 @@ static inline ls_status ls_file_truncate(ls_file *file, int64_t size, ls_fault *
 }
 static inline ls_status ls_file_size(ls_file *file, int64_t *size, ls_fault *fault) {
     return file->operations->size(file, size, fault);
+}
+static inline void ls_file_write_back(ls_file *file, int64_t position, int64_t size) {
+    if (file->operations->write_back != NULL) file->operations->write_back(file, position, size);
 }
 static inline void ls_file_close(ls_file *file) { file->operations->close(file); }
 

@@ -95,6 +95,10 @@ void ls_segment_expect_append(const ls_segment *segment);
  * of a write into such a file has data to write alone, and no new size and blocks. Zeros are no batch: whatever
  * reads the file takes them for its end. A disk that is too full for them ends it, without an error. Any thread. */
 void ls_segment_fill_ahead(ls_segment *segment, int64_t limit_bytes);
+/* Has the disk begin with the batches from a position on, where the file is filled ahead (a file that grows would have to be
+ * given its blocks first, which gains nothing): for one who is going to append more before a flush. A position past the end is one in the
+ * segment before, and counts as 0. Writer only. */
+void ls_segment_write_back(ls_segment *segment, int64_t position);
 /* How many zeros that appends have written stand behind the end. Writer only. */
 int64_t ls_segment_filled_bytes(const ls_segment *segment);
 /* Takes the zeros away, and ends filling ahead. Writer only. After a failure they may still be there, which harms
