@@ -30,12 +30,23 @@ from logstore._native.log_state cimport LogState
 from logstore._native.record_batch cimport Chunk, Record, RecordBatch, new_record, raise_in_batch
 from logstore._native.segment cimport Segment
 
+import os
 from collections import deque
 
 from logstore.errors import CorruptDataError, StorageFailureError
 
+
+def _default_cache_bytes() -> int:
+    """A 128th of the machine's memory, between 32 and 256 MiB."""
+    try:
+        memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        memory_bytes = 0
+    return min(max(memory_bytes // 128, 32 << 20), 256 << 20)
+
+
 # Of all logs of the process together.
-CACHE_BYTES_MAX = 32 << 20
+CACHE_BYTES_MAX = _default_cache_bytes()
 cdef Py_ssize_t cache_bytes_max = CACHE_BYTES_MAX
 
 cdef extern from *:
@@ -51,7 +62,7 @@ cdef extern from *:
 cdef enum:
     FETCHED_LINES = 4
     LINE_BYTES = 64
-    SLOT_BITS = 15
+    SLOT_BITS = 16
     # What an entry takes besides its bytes and starts, about.
     ENTRY_BYTES = 512
 

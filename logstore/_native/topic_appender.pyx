@@ -140,8 +140,8 @@ cdef class TopicAppender:
         Notes
         -----
         Thread-safe. One read of the record's batch, whose CRC is verified; batches that were read so are kept in memory, up
-        to 32 MiB in the process, and serve the look-ups that follow. Small batches (``logstore.batch.bytes``, with
-        ``index.interval.bytes`` below it) make look-ups quicker.
+        to a 128th of the machine's (32 to 256 MiB) in the process, and serve the look-ups that follow. Small batches
+        (``logstore.batch.bytes``, with ``index.interval.bytes`` below it) make look-ups quicker.
         """
         cdef LogAppender log
         cdef int64_t wanted
