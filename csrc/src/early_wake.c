@@ -5,33 +5,7 @@
 #endif
 #include "logstore/early_wake.h"
 
-#include <sched.h>
-#include <time.h>
-
-/* Looking at the clock costs as much as some looks at the stage. */
-enum { LOOKS_A_CLOCK = 8 };
-
-static int current_cpu(void) {
-#if defined(__linux__)
-    return sched_getcpu();
-#else
-    return -1;
-#endif
-}
-
-static int64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-static void relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
+#include "look_out.h"
 
 void ls_early_wake_init(ls_early_wake *wake) {
     atomic_init(&wake->stage, LS_EARLY_WAKE_NONE);
@@ -40,11 +14,11 @@ void ls_early_wake_init(ls_early_wake *wake) {
 }
 
 void ls_early_wake_prepare(ls_early_wake *wake) {
-    atomic_store_explicit(&wake->sleeper_cpu, current_cpu(), memory_order_relaxed);
+    atomic_store_explicit(&wake->sleeper_cpu, ls_current_cpu(), memory_order_relaxed);
 }
 
 int ls_early_wake_announce(ls_early_wake *wake) {
-    int cpu = current_cpu();
+    int cpu = ls_current_cpu();
     if (cpu >= 0 && cpu == atomic_load_explicit(&wake->sleeper_cpu, memory_order_relaxed)) return 0;
     atomic_store_explicit(&wake->announcer_cpu, cpu, memory_order_relaxed);
     atomic_store_explicit(&wake->stage, LS_EARLY_WAKE_ANNOUNCED, memory_order_release);
@@ -58,15 +32,15 @@ int ls_early_wake_publish(ls_early_wake *wake) {
 
 /* Until the stage is no longer `stage`, or the time is over; the stage seen last. */
 static int look_out(ls_early_wake *wake, int stage, int64_t limit_ns) {
-    int64_t until_ns = now_ns() + limit_ns;
+    int64_t until_ns = ls_monotonic_ns() + limit_ns;
     int seen = stage;
     do {
-        for (int i = 0; i < LOOKS_A_CLOCK; i++) {
+        for (int i = 0; i < LS_LOOKS_A_CLOCK; i++) {
             seen = atomic_load_explicit(&wake->stage, memory_order_acquire);
             if (seen != stage) return seen;
-            relax();
+            ls_relax();
         }
-    } while (now_ns() < until_ns);
+    } while (ls_monotonic_ns() < until_ns);
     return seen;
 }
 
@@ -76,7 +50,7 @@ int ls_early_wake_await(ls_early_wake *wake, int64_t limit_ns) {
                                                  memory_order_acq_rel, memory_order_acquire))
         return stage == LS_EARLY_WAKE_PUBLISHED;
     int announcer_cpu = atomic_load_explicit(&wake->announcer_cpu, memory_order_relaxed);
-    if (announcer_cpu >= 0 && announcer_cpu == current_cpu()) {
+    if (announcer_cpu >= 0 && announcer_cpu == ls_current_cpu()) {
         sched_yield();
         limit_ns = 0;
     }

@@ -51,17 +51,63 @@ cdef extern from "logstore/directory_watch.h" nogil:
     enum:
         LS_EVERY_DIRECTORY
 
+    ctypedef enum ls_watched:
+        LS_WATCHED_CONTENTS
+        LS_WATCHED_NAMES
+        LS_WATCHED_END
+
     ctypedef struct ls_directory_change:
         int directory
         int is_more
 
     ls_status ls_directory_watch_open(ls_directory_watch **out, ls_fault *fault)
     void ls_directory_watch_close(ls_directory_watch *watch)
-    ls_status ls_directory_watch_add(ls_directory_watch *watch, const char *path, int *directory, ls_fault *fault)
+    ls_status ls_directory_watch_add(ls_directory_watch *watch, const char *path, ls_watched watched, int *directory,
+                                     ls_fault *fault)
     void ls_directory_watch_remove(ls_directory_watch *watch, int directory)
     ls_status ls_directory_watch_wait(ls_directory_watch *watch, int timeout_ms, ls_directory_change *changes,
                                       size_t capacity, size_t *count, ls_fault *fault)
     void ls_directory_watch_wake(ls_directory_watch *watch)
+    ls_status ls_directory_watch_relay(ls_directory_watch *watch, void (*ring)(void *context) noexcept, void *context,
+                                       ls_fault *fault)
+    bint ls_directory_watch_is_parked(const ls_directory_watch *watch)
+    void ls_directory_watch_resume(ls_directory_watch *watch)
+    void ls_directory_watch_end_relay(ls_directory_watch *watch)
+
+
+cdef extern from "logstore/wake_table.h" nogil:
+    enum:
+        LS_WAKE_MARK_WORDS
+        LS_WAKE_TABLE_BYTES
+
+    ctypedef struct ls_wake_table:
+        uint8_t *map
+
+    ctypedef struct ls_wake_reader:
+        ls_wake_table table
+
+    ctypedef enum ls_wake_sleep:
+        LS_WAKE_NOTHING
+        LS_WAKE_NEWS
+        LS_WAKE_SIGNAL
+
+    void ls_wake_table_format(uint8_t *out)
+    ls_status ls_wake_table_open(const char *path, ls_wake_table *out, ls_fault *fault)
+    void ls_wake_table_close(ls_wake_table *table)
+    void ls_wake_table_sweep(ls_wake_table *table)
+    uint32_t ls_wake_bucket(const uint8_t *name, size_t name_bytes)
+    bint ls_wake_may_be_awaited(const ls_wake_table *table, uint32_t bucket)
+    bint ls_wake_is_awaited(const ls_wake_table *table, uint32_t bucket)
+    bint ls_wake_announce(ls_wake_table *table, uint32_t bucket)
+    void ls_wake_signal(ls_wake_table *table, uint32_t bucket, bint is_more)
+    int ls_wake_reader_descriptor(const ls_wake_reader *reader)
+    ls_status ls_wake_reader_open(const char *path, ls_wake_reader *out, ls_fault *fault)
+    void ls_wake_reader_close(ls_wake_reader *reader)
+    void ls_wake_reader_follow(ls_wake_reader *reader, uint32_t bucket)
+    void ls_wake_reader_unfollow(ls_wake_reader *reader, uint32_t bucket)
+    ls_wake_sleep ls_wake_reader_sleep(ls_wake_reader *reader, int64_t timeout_ns, int64_t look_out_ns)
+    void ls_wake_reader_ring(ls_wake_reader *reader)
+    bint ls_wake_reader_collect(ls_wake_reader *reader, uint32_t *changed, uint32_t *more)
 
 
 cdef extern from "logstore/bytes.h" nogil:

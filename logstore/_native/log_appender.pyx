@@ -61,6 +61,8 @@ from logstore._native.core cimport (
     ls_segment_write_back,
     ls_span,
     ls_status,
+    ls_wake_announce,
+    ls_wake_may_be_awaited,
 )
 from logstore._native.faults cimport raise_fault
 from logstore._native.group_commit cimport TURN_LEADS, TURN_OVER, Waiting, close_waiting, open_waiting
@@ -265,6 +267,7 @@ cdef class LogAppender(LogFlusher):
         self.roll_policy.created_ms = active.created_ms
         self.aborted_entries = aborted
         self.segment_list = segments
+        self.more_to_signal = True
 
     def _replace_segments(self, tuple old not None, tuple new not None):
         """Publishes other segments in place of some neighbours, none of them active; False where those are not there.
@@ -1037,6 +1040,8 @@ cdef class LogAppender(LogFlusher):
             self.first_unstable_offset = self.unstable_after  # after the end: see log_state.pxd
         if self.waiters:
             self.notify_waiters()
+        if self.wake_table != NULL:
+            self.signal_readers()
         if self.flush_by_time and not self.flush_scheduled:
             self.flush_scheduled = True
             self.flush_unscheduled = True
@@ -1056,6 +1061,9 @@ cdef class LogAppender(LogFlusher):
         if ls_segment_should_roll(self.active.segment, &self.roll_policy, batch_bytes, header.max_timestamp,
                                   ls_batch_last_offset(header), self.last_now_ms):
             self._roll(header.base_offset)
+        if (self.wake_table != NULL and ls_wake_may_be_awaited(self.wake_table, self.wake_bucket)
+                and batch_bytes <= TAIL_BYTES_MAX):
+            ls_wake_announce(self.wake_table, self.wake_bucket)
         awaited = self.waiters and batch_bytes <= TAIL_BYTES_MAX and self.announce_to_waiters()
         with nogil:
             status = ls_segment_append(self.active.segment, <const uint8_t *>batch, batch_bytes, header, &fault)

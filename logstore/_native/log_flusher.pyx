@@ -222,6 +222,8 @@ cdef class LogFlusher(LogState):
             if not self.segment_list:
                 return None
             active = <Segment>self.segment_list[len(self.segment_list) - 1]
+            if self.waiters:
+                self.announce_to_waiters()
             with nogil:
                 status = ls_segment_catch_up(active.segment, &grew, &fault)
             if status == LS_CORRUPT or status == LS_TORN:

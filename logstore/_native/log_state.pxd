@@ -1,7 +1,9 @@
 # What readers and the writer of one log share.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
+from logstore._native.core cimport ls_wake_table
 from logstore._native.record_batch cimport Chunk
+from logstore._native.waiting_readers cimport WaitingReaders
 
 # Beyond this, reading a batch back costs little more than copying it, and writing it takes longer than waking up.
 cdef enum:
@@ -40,10 +42,16 @@ cdef class LogState:
     cdef bint looked_up_at_entry                # the last batch looked up stood just where the index says: the next may too
     cdef LogTail tail                           # None where nobody waited for the last batch, or it was large
     cdef tuple waiters                          # objects with notify(), each once; empty almost always
+    # Of a log that this process writes: who waits for it in others.
+    cdef WaitingReaders waiting_readers
+    cdef ls_wake_table *wake_table              # in it; NULL: nobody can wait
+    cdef uint32_t wake_bucket                   # of this log there
+    cdef bint more_to_signal                    # than records that were appended
 
     cdef int64_t current_end(self) except? -1
     cdef int surface(self) except -1
     cdef int check_readable(self) except -1
     cdef int notify_waiters(self) except -1
+    cdef void signal_readers(self) noexcept
     cdef bint announce_to_waiters(self)
     cdef int keep_tail(self, object segment, int64_t position, const void *batch, size_t batch_bytes) except -1

@@ -2,7 +2,9 @@
 
 from libc.stdint cimport INT64_MAX, int64_t
 from libc.string cimport memcpy
+from logstore._native.core cimport ls_wake_is_awaited, ls_wake_signal
 from logstore._native.record_batch cimport Chunk
+from logstore._native.waiting_readers cimport WaitingReaders, bucket_of
 from logstore._native.wakeup cimport Waker
 
 from logstore.errors import ClosedError
@@ -75,6 +77,12 @@ cdef class LogState:
                 waiter.notify()
         return 0
 
+    cdef void signal_readers(self) noexcept:
+        """Tells those who wait in other processes of what was published."""
+        if ls_wake_is_awaited(self.wake_table, self.wake_bucket):
+            ls_wake_signal(self.wake_table, self.wake_bucket, self.more_to_signal)
+        self.more_to_signal = False
+
     cdef bint announce_to_waiters(self):
         """Before a write that is going to be notified of; returns whether anybody waits for it. One thread that looks out
         for it is enough: more would want the CPU that is to do the write."""
@@ -119,6 +127,12 @@ cdef class LogState:
         """After damage in a segment: looks whether another process has replaced it."""
         return False
 
+    def _signal_by(self, WaitingReaders readers not None, str directory not None):
+        """Has readers in other processes told of each change from here on."""
+        self.wake_bucket = bucket_of(directory)
+        self.waiting_readers = readers
+        self.wake_table = &readers.table
+
     def _identify(self, str topic, int partition):
         self.topic = topic
         self.partition = partition
@@ -149,3 +163,6 @@ cdef class LogState:
             self.first_unstable_offset = first_unstable_offset
         if self.waiters:
             self.notify_waiters()
+        if self.wake_table != NULL:
+            self.more_to_signal = True
+            self.signal_readers()

@@ -66,7 +66,7 @@ class Follower:
         if self._is_closed:
             raise ClosedError(f"the broker of {self._path} is closed; open it again")
         if self._watch is None:
-            self._watch = watch_directories([])
+            self._watch = watch_directories([], self._path)
             self._thread = threading.Thread(target=self._run, args=[self._watch], name="logstore-follower", daemon=True)
             self._thread.start()
         self._waiters[directory] += 1

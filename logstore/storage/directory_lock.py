@@ -10,9 +10,11 @@ import contextlib
 import os
 import time
 
+from logstore._native.waiting_readers import WaitingReaders
 from logstore.errors import DataDirLockedError
 from logstore.storage import layout
 from logstore.storage.files import file_failure
+from logstore.storage.waiting import open_waiting_readers
 
 try:
     import fcntl
@@ -42,6 +44,9 @@ class DirectoryLock:
         Somebody holds it; the message says who, as far as the file tells.
     StorageFailureError
     """
+
+    _has_looked = False
+    _readers: WaitingReaders | None = None
 
     def __init__(self, directory: str):
         self.path = os.path.join(directory, layout.LOCK_FILE)
@@ -88,8 +93,16 @@ class DirectoryLock:
             os.lseek(self._descriptor, 1 << 30, os.SEEK_SET)
             msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
 
+    def waiting_readers(self) -> WaitingReaders | None:
+        """Who waits in other processes for what is written here; None where that can't be known."""
+        if not self._has_looked and self._descriptor >= 0:
+            self._has_looked = True
+            self._readers = open_waiting_readers(os.path.dirname(self.path))
+        return self._readers
+
     def release(self) -> None:
         """Lets the directory go. Idempotent."""
+        self._close_readers()
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
@@ -97,8 +110,14 @@ class DirectoryLock:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _close_readers(self) -> None:
+        if self._readers is not None:
+            self._readers.close()
+            self._readers = None
+
     def forget(self) -> None:
-        """In a forked child: closes the inherited descriptor, which leaves the parent's lock in place."""
+        """In a forked child: closes the inherited descriptors, which leaves the parent's lock in place."""
+        self._close_readers()
         if self._descriptor >= 0:
             _held.discard(self._file)
             with contextlib.suppress(OSError):

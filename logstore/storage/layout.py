@@ -23,6 +23,7 @@ __all__ = [
     "PRODUCER_IDS_FILE",
     "RECOVERY_POINT_FILE",
     "REPAIR_FILE",
+    "WAITING_FILE",
     "check_topic_name",
     "is_deleted_directory",
     "partition_directory_name",
@@ -47,6 +48,7 @@ HOUSEKEEPING_FILE = "logstore.housekeeping"
 OPEN_BATCH_FILE = "logstore.open-batch"
 REPAIR_FILE = "logstore.repair"
 PRODUCER_IDS_FILE = "logstore.producer-ids"
+WAITING_FILE = "logstore.waiting"
 
 INTERNAL_TOPICS = frozenset(
     {"__consumer_offsets", "__transaction_state", "__share_group_state", "__cluster_metadata"}

@@ -166,6 +166,8 @@ class Log(RolledLog):
             if self.topic_id is None:
                 self.topic_id = topic_id or new_topic_id()
                 write_topic_id(self.path, self.topic_id)
+            if (readers := lock.waiting_readers()) is not None:
+                self._signal_by(readers, self.path)
             self._open(known, trust_checkpoint=trust_checkpoint)
         except BaseException:
             self._let_go()

@@ -434,7 +434,7 @@ def read_logs(
     if not follow:
         return RecordReader(cursors)
     if logs and logs[0].read_only:
-        watch = watch_directories([log.path for log in logs])
+        watch = watch_directories([log.path for log in logs], os.path.dirname(logs[0].path))
         for log in logs:
             log.refresh()
 

@@ -1,17 +1,22 @@
-"""Waiting for records without polling: threads by a lock, other processes by the kernel's file notifications."""
+"""Waiting for records without polling: threads by a lock, other processes by memory shared with the writer, and by the
+kernel's file notifications."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
 from typing import Protocol
 
 from logstore._native.directory_watch import NotifiedWatch
 from logstore._native.log_state import LogState
+from logstore._native.waiting_readers import WaitingReaders, empty_table
 from logstore._native.wakeup import Wakeup
-from logstore.errors import StorageFailureError, UnsupportedFormatError
+from logstore.errors import CorruptDataError, LogstoreError, StorageFailureError, UnsupportedFormatError
+from logstore.storage import layout
+from logstore.storage.files import FILE_MODE
 
-__all__ = ["DirectoryWatch", "Waiter", "watch_directories"]
+__all__ = ["DirectoryWatch", "Waiter", "open_waiting_readers", "watch_directories"]
 
 
 class Waiter:
@@ -44,7 +49,7 @@ class DirectoryWatch(Protocol):
     def wait(self, timeout: float | None = None) -> dict[str, bool]:
         """Sleeps until something changes; the directories where it did, perhaps too many, each with whether more has
         changed there than what ``.log`` files hold. Empty after the timeout,
-        after `wake`, and after a signal."""
+        after `wake`, after a signal, and at times for nothing."""
 
     def wake(self) -> None: ...
 
@@ -77,11 +82,18 @@ class _IntervalWatch:
         return
 
 
-def watch_directories(directories: Iterable[str]) -> DirectoryWatch:
-    """A watch over directories: by inotify on Linux, elsewhere (or where no watch is left) by looking every 50 ms."""
+def watch_directories(directories: Iterable[str], data_directory: str | None = None) -> DirectoryWatch:
+    """A watch over directories: by inotify on Linux, elsewhere (or where no watch is left) by looking every 50 ms.
+
+    Parameters
+    ----------
+    directories : iterable of str
+    data_directory : str, optional
+        Whose writer, if it can, signals its appends to the partitions' directories ahead of inotify.
+    """
     directories = tuple(directories)
     with contextlib.suppress(UnsupportedFormatError, StorageFailureError):
-        watch = NotifiedWatch()
+        watch = NotifiedWatch(None if data_directory is None else os.path.join(data_directory, layout.WAITING_FILE))
         try:
             for directory in directories:
                 watch.add(directory)
@@ -93,3 +105,36 @@ def watch_directories(directories: Iterable[str]) -> DirectoryWatch:
     for directory in directories:
         interval.add(directory)
     return interval
+
+
+def open_waiting_readers(data_directory: str) -> WaitingReaders | None:
+    """For the process that has a data directory open for writing: who waits for its records in others
+    (docs/format/waiting.md). None where that can't be known; readers go by the kernel's notifications then."""
+    path = os.path.join(data_directory, layout.WAITING_FILE)
+    with contextlib.suppress(OSError, LogstoreError):
+        if os.path.isfile(path) and not os.path.islink(path):
+            try:
+                return WaitingReaders(path)
+            except CorruptDataError:
+                pass  # made anew
+        _write_table(path)
+        try:
+            return WaitingReaders(path)
+        except LogstoreError:
+            os.unlink(path)  # of no use on this system, or in this directory
+    return None
+
+
+def _write_table(path: str) -> None:
+    """A new file, in one step: readers that have another one mapped keep it."""
+    new_path = path + ".tmp"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new_path)
+    descriptor = os.open(new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(empty_table())
+        os.replace(new_path, path)
+    except OSError:
+        os.unlink(new_path)
+        raise

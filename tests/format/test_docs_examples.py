@@ -30,6 +30,7 @@ from reference_files import (
     encode_partition_metadata,
 )
 
+from logstore._native.waiting_readers import empty_table
 from logstore.broker.housekeeping_record import read_record, write_record
 from logstore.broker.housekeeping_report import HousekeepingReport, HousekeepingResult
 from logstore.broker.metadata import read_topics
@@ -312,6 +313,13 @@ def test_open_batch_example_reads_as_it_says(tmp_path, monkeypatch):
     with Log(tmp_path / "orders-0") as log:
         (record,) = log.read(1000)
     assert (record.offset, record.timestamp, record.key, record.value) == (1000, 1700000000000, b"k", b"v1")
+
+
+def test_waiting_example_is_how_a_table_begins():
+    _, data = example("waiting-header")
+    table = empty_table()
+    assert len(table) == 8192
+    assert table == data.ljust(8192, b"\0")
 
 
 def test_segment_digests_example_reads_as_it_says(tmp_path):
