@@ -140,7 +140,11 @@ def run_work(
                     if number not in started:
                         continue
                     on_step(f"{work.name}: round {turn + 1} of {rounds}, {rows[number].contestant.name}")
-                    rows[number].take(started[number]())
+                    try:
+                        rows[number].take(started[number]())
+                    except NotMeasuredError as error:  # a server of another version, say, that is started in each round
+                        rows[number].reason = f"not measured: {error}"
+                        del started[number]
                     if large:
                         os.sync()  # so that nobody pays for what the one before left dirty
     finally:
