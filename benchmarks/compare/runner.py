@@ -143,7 +143,7 @@ def run_work(
                     try:
                         rows[number].take(started[number]())
                     except NotMeasuredError as error:  # a server of another version, say, that is started in each round
-                        rows[number].reason = f"not measured: {error}"
+                        rows[number] = Row(work.contestants[number], less_is_better=less, reason=f"not measured: {error}")
                         del started[number]
                     if large:
                         os.sync()  # so that nobody pays for what the one before left dirty

@@ -106,6 +106,31 @@ def test_who_cannot_run_is_kept_with_the_reason(tmp_path):
     assert "no module (not measured: pip install its-distribution)" in report
 
 
+def test_who_fails_in_a_round_is_not_measured_and_the_others_are(tmp_path):
+    rounds = []
+
+    @contextmanager
+    def start(place):
+        def one_round():
+            rounds.append(place)
+            if len(rounds) == 2:
+                raise NotMeasuredError("its server does not start")
+            return Measured(10, 1000, 500)
+
+        yield one_round
+
+    @contextmanager
+    def start_us(place):
+        yield lambda: Measured(10, 1000, 500)
+
+    contestants = (contestant("us", "logstore", start_us), contestant("them", "peer", start))
+    result = run_work(Work("work", "A work", "records", contestants), sample_records(50), tmp_path, 4)
+    us, them = result.rows
+    assert (len(us.values), us.reason) == (4, "")
+    assert (them.values, them.cpu_seconds, them.reason) == ([], [], "not measured: its server does not start")
+    assert len(rounds) == 2
+
+
 def test_figures_replace_what_stands_between_the_marks_alone(tmp_path):
     result = result_of({"us": ("logstore", [2e6]), "them": ("peer", [1e6])}, Target("us", at_least(1e6)))
     run = as_json([result], MACHINE, {"records": 1, "rounds": 1, "value_bytes": (100,)})
