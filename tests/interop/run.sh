@@ -15,5 +15,5 @@ elif [ "$status" -ne 0 ]; then
     exit "$status"
 fi
 # The project's default options leave this folder out; these replace them.
-exec timeout -s INT -k 30 480 "$python" -m pytest -ra --strict-markers --strict-config \
+exec timeout -s INT -k 30 240 "$python" -m pytest -ra --strict-markers --strict-config \
     --disable-warnings -o addopts= tests/interop "$@"

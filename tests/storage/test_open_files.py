@@ -18,7 +18,9 @@ from logstore.storage.config import TopicConfig
 from logstore.storage.directory_lock import DirectoryLock
 from logstore.storage.log import Log
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="NOT TESTED: this system has no /proc")
+pytestmark = pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="NOT TESTED: descriptors that logs share; this system has no /proc"
+)
 
 UNSYNCED_MAX = 6
 
@@ -100,17 +102,22 @@ def test_logs_opened_again_share_descriptors_too(logs, tmp_path):
         log.close()
 
 
-def test_a_failed_fsync_before_a_file_is_closed_closes_its_log(logs):
-    """A device that can't be synced stands in for a disk that fails."""
-    broken = logs[0]
-    broken.append(b"x")
+@pytest.fixture
+def broken(logs):
+    """The first of them, closed for the others to be opened by an fsync that failed: a device that can't be synced stands in
+    for a disk that fails."""
+    logs[0].append(b"x")
     device = os.open("/dev/null", os.O_RDWR)
-    os.dup2(device, descriptors_of(broken)[0], inheritable=False)
+    os.dup2(device, descriptors_of(logs[0])[0], inheritable=False)
     os.close(device)
     for log in logs[1:]:
         for _ in range(2):
             log.append(b"y")
-    assert not descriptors_of(broken)
+    assert not descriptors_of(logs[0])
+    return logs[0]
+
+
+def test_a_failed_fsync_before_a_file_is_closed_closes_its_log(logs, broken):
     with pytest.raises(StorageFailureError, match="sync failed"):
         broken.flush()
     assert not broken.is_writable
@@ -121,15 +128,7 @@ def test_a_failed_fsync_before_a_file_is_closed_closes_its_log(logs):
         assert log.is_writable
 
 
-def test_the_append_after_it_is_told_as_well(logs):
-    broken = logs[0]
-    broken.append(b"x")
-    device = os.open("/dev/null", os.O_RDWR)
-    os.dup2(device, descriptors_of(broken)[0], inheritable=False)
-    os.close(device)
-    for log in logs[1:]:
-        for _ in range(2):
-            log.append(b"y")
+def test_the_append_after_it_is_told_as_well(broken):
     with pytest.raises(StorageFailureError, match="sync failed"):
         broken.append(b"z")
     assert not broken.is_writable
