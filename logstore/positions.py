@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from logstore.errors import InvalidConfigError, InvalidRequestError
@@ -72,7 +71,7 @@ def resolve_position(position: Position, what: str, now_ms: int | None = None) -
 
 
 def _datetime_ms(moment: datetime, what: str) -> int:
-    from datetime import datetime
+    from datetime import UTC, datetime
 
     if moment.tzinfo is None:
         raise InvalidRequestError(

@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from logstore.broker_api import GroupListing, GroupState
 from logstore.model import TopicPartition
 from logstore.positions import Position
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from logstore.broker.broker import Broker
     from logstore.broker.group_admin import DescribedGroup, OffsetReset
     from logstore.broker.group_coordinator import GroupCoordinator
+    from logstore.broker_api import GroupListing, GroupState
     from logstore.storage.flush_scheduler import FlushScheduler
 
 __all__ = ["GroupService"]

@@ -12,13 +12,13 @@ from logstore._native.log_cursor import LogCursor
 from logstore._native.record_batch import RecordBatch
 from logstore.broker.following import Follower
 from logstore.broker.topic import Topic
-from logstore.broker_api import TopicLimits, Wakeable
 from logstore.errors import ClosedError, UnknownTopicOrPartitionError
 from logstore.model import Durability, IsolationLevel, OffsetAndTimestamp, TopicPartition
 from logstore.storage.log_producers import is_committed
 
 if TYPE_CHECKING:
     from logstore.broker.transaction_coordinator import TransactionCoordinator
+    from logstore.broker_api import TopicLimits, Wakeable
 
 __all__ = ["PartitionService"]
 
@@ -85,6 +85,8 @@ class PartitionService:
         ------
         UnknownTopicOrPartitionError
         """
+        from logstore.broker_api import TopicLimits
+
         found = self.topic(topic)
         config = found.config
         return TopicLimits(

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from logstore.broker.offsets_topic import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
+from logstore.broker.offsets_topic import OFFSETS_TOPIC
 from logstore.broker.transaction_state import Decision, Status, Transaction, TransactionValue
 from logstore.broker.transactions_topic import TransactionReplay, TransactionsTopic, transaction_logger
 from logstore.errors import ClosedError, LogstoreError, UnknownTopicOrPartitionError
@@ -20,16 +20,11 @@ if TYPE_CHECKING:
     from logstore.broker.broker import Broker
     from logstore.storage.log import Log
 
-__all__ = ["RETRY_MS", "StoredTransactions", "has_open_transactions"]
+__all__ = ["RETRY_MS", "StoredTransactions"]
 
 COORDINATOR_EPOCH = 0
 RETRY_MS = 1000
 WRITE_DELAY_MS = 50
-
-
-def has_open_transactions(broker: Broker) -> bool:
-    """Whether a log waits for the end of a transaction, and there is anybody who would know of it."""
-    return TRANSACTIONS_TOPIC in broker and any(log.first_unstable_offset != NONE_OPEN for log in broker.logs())
 
 
 def _identity(value: TransactionValue) -> tuple[int, int]:

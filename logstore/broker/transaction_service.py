@@ -6,12 +6,14 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from logstore.broker.group_service import GroupService
-from logstore.broker_api import TransactionDescription, TransactionListing
+from logstore.broker.offsets_topic import TRANSACTIONS_TOPIC
 from logstore.errors import LogstoreError
+from logstore.storage.producer_state import NONE_OPEN
 
 if TYPE_CHECKING:
     from logstore.broker.topic import Topic
     from logstore.broker.transaction_coordinator import TransactionCoordinator
+    from logstore.broker_api import TransactionDescription, TransactionListing
     from logstore.storage.log import Log
 
 __all__ = ["TransactionService"]
@@ -42,12 +44,15 @@ class TransactionService(GroupService):
                     )
         return self._transaction_coordinator
 
+    def _has_open_transactions(self) -> bool:
+        """Whether a log waits for the end of a transaction, and there is anybody who would know of it."""
+        return TRANSACTIONS_TOPIC in self._topics and any(log.first_unstable_offset != NONE_OPEN for log in self.logs())
+
     def _settle_transactions(self) -> None:
         """After opening: ends transactions that a crash has left open."""
-        from logstore.broker.stored_transactions import has_open_transactions
-        from logstore.broker.transactions_topic import transaction_logger
+        if self._has_open_transactions():
+            from logstore.broker.transactions_topic import transaction_logger
 
-        if has_open_transactions(self._as_broker()):
             try:
                 self.transaction_coordinator.settle()
             except LogstoreError as error:

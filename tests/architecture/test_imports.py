@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import logstore
+
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "logstore" / "_native"
 SOURCES = sorted([*NATIVE.glob("*.pyx"), *NATIVE.glob("*.pxd")])
@@ -118,3 +120,27 @@ def test_import_and_first_use_are_light():
     # __future__ may be there already: an editable install loads it.
     assert set(after_import) - {"__future__"} == {"logstore", "logstore._version"}
     assert not HEAVY & {module.split(".")[0] for module in after_use}
+
+
+OPENED = """
+import sys, logstore
+with logstore.open(sys.argv[1]) as broker:
+    print(broker.topic("orders").logs[0].end_offset)
+    print(" ".join(sorted(sys.modules)))
+"""
+LATER = {
+    "datetime", "logstore.broker_api", "logstore.broker.offsets_schema", "logstore.broker.transaction_state",
+    "logstore.clients",
+}  # fmt: skip
+
+
+def test_opening_loads_what_opening_takes(tmp_path):
+    """The first open of a process is as quick as what it loads."""
+    with logstore.open(tmp_path) as broker:
+        broker.create_topic("orders").append(b"value")
+    done = subprocess.run(
+        [sys.executable, "-c", OPENED, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    end_offset, loaded = done.stdout.splitlines()
+    assert end_offset == "1"
+    assert not LATER & set(loaded.split())
