@@ -418,7 +418,8 @@ def test_a_timeout_is_kept_to(writer: Log, watch: DirectoryWatch) -> None:
 
 
 INTERRUPTED = """
-    import sys, logstore
+    import signal, sys, logstore
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     broker = logstore.open(sys.argv[1], read_only=True)
     records = broker.topic("t").read("earliest", follow=True)
     try:
