@@ -3,6 +3,7 @@
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport INT64_MAX, int64_t
+from logstore._native.append_arguments cimport expected_of, timestamp_of
 from logstore._native.clock cimport ls_recent_ms
 from logstore._native.core cimport (
     LS_BATCH_HEADER_BYTES,
@@ -14,7 +15,6 @@ from logstore._native.core cimport (
     ls_span,
 )
 from logstore._native.faults cimport raise_fault
-from logstore._native.log_appender cimport expected_of, timestamp_of
 from logstore._native.partitioner cimport CRC32, MURMUR2
 from logstore._native.producer_delivery cimport ProducerDelivery
 from logstore._native.producer_queue cimport PartitionQueue, ProducerTopic

@@ -4,11 +4,19 @@ cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
+from logstore._native.append_arguments cimport (
+    LEVEL_APPENDED,
+    LEVEL_FLUSHED,
+    expected_of,
+    level_of,
+    timestamp_of,
+    timestamps_view,
+)
 from logstore._native.core cimport ls_partition_for_key, ls_span
-from logstore._native.log_appender cimport LEVEL_APPENDED, LEVEL_FLUSHED, LogAppender, expected_of, level_of
-from logstore._native.log_appender cimport timestamp_of, timestamps_view
+from logstore._native.log_appender cimport LogAppender
 from logstore._native.quick_call cimport ls_method, ls_put_in_front
 from logstore._native.record_lookup cimport committed_record_at, record_at
+from logstore._native.record_rules cimport check_spans
 from logstore._native.spans cimport HeaderList, SpanArray, span_of, takes_bytes
 
 from logstore.errors import InvalidRequestError, UnknownTopicOrPartitionError
@@ -310,9 +318,9 @@ cdef class TopicAppender:
                 if starts[i + 1] > starts[i]:
                     log = <LogAppender>self.appenders[i]
                     log.check_writable()
-                    log.check_spans(sorted_keys + starts[i], sorted_values + starts[i],
-                                    sorted_times + starts[i] if timestamps != NULL else NULL,
-                                    starts[i + 1] - starts[i], headers, log.now_ms())
+                    check_spans(&log.rules, log.topic, sorted_keys + starts[i], sorted_values + starts[i],
+                                sorted_times + starts[i] if timestamps != NULL else NULL,
+                                starts[i + 1] - starts[i], headers, log.now_ms())
             for i in range(partitions):
                 if starts[i + 1] == starts[i]:
                     continue

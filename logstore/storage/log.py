@@ -14,8 +14,8 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from logstore._native import log_appender
-from logstore._native.log_appender import durability_level
+from logstore._native import log_writer
+from logstore._native.append_arguments import durability_level
 from logstore._native.record_batch import RecordBatch
 from logstore.errors import (
     CorruptDataError,
@@ -285,7 +285,7 @@ class Log(RolledLog):
                 opened.segments[-1], opened.log_end_offset, opened.flushed_offset, max(self._epochs.latest, 0),
                 stored is None or stored.is_clean,
             )
-            self._set_write_state(log_appender.STATE_WRITABLE)
+            self._set_write_state(log_writer.STATE_WRITABLE)
             if opened.flushed_offset < opened.log_end_offset and self.config["flush.ms"] != INT64_MAX:
                 self._flush_was_scheduled(True)
                 self._schedule_flush()
@@ -484,7 +484,7 @@ class Log(RolledLog):
             raise
         if opened.damage is not None:
             self.damage = opened.damage
-            self._set_write_state(log_appender.STATE_READ_ONLY)
+            self._set_write_state(log_writer.STATE_READ_ONLY)
             raise opened.damage
         self._checkpoint = checkpoint
         if not checkpoint.is_contiguous:
@@ -493,7 +493,7 @@ class Log(RolledLog):
         try:
             self._load_producers_of(opened, checkpoint.log_start_offset, checkpoint)
             if self.damage is not None:
-                self._set_write_state(log_appender.STATE_READ_ONLY)
+                self._set_write_state(log_writer.STATE_READ_ONLY)
                 raise self.damage
             assert self._producer_state is not None
             opened.segments[-1].share_descriptor(is_synced=False)
@@ -645,7 +645,7 @@ class Log(RolledLog):
             if self.is_writable:
                 self._close_in_good_order()
         finally:
-            self._close_writing(log_appender.STATE_CLOSED)
+            self._close_writing(log_writer.STATE_CLOSED)
             self._publish(is_open=False)
             if not self.read_only:
                 self._deleted_files.close()
@@ -683,7 +683,7 @@ class Log(RolledLog):
         except DiskFullError as error:
             # Every record is flushed. Closing works on a full disk; the next open reads more.
             storage_logger().warning("%s", error)
-        self._set_write_state(log_appender.STATE_CLOSED)
+        self._set_write_state(log_writer.STATE_CLOSED)
 
     def _let_go(self) -> None:
         if self._own_scheduler is not None:
@@ -705,7 +705,7 @@ class Log(RolledLog):
 
     def _forked(self) -> None:
         """In a forked child: the files belong to the parent."""
-        self._set_write_state(log_appender.STATE_FORKED)
+        self._set_write_state(log_writer.STATE_FORKED)
         self._flush_lock.forget()
         self._compaction_lock = threading.Lock()
         self._publish(is_open=False)

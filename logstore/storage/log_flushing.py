@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from logstore._native import log_appender
-from logstore._native.log_appender import durability_level
+from logstore._native import log_writer
+from logstore._native.append_arguments import durability_level
 from logstore._native.segment import Segment
 from logstore.errors import ClosedError, CorruptDataError, LogstoreError, ReadOnlyError, StorageFailureError
 from logstore.model import Durability
@@ -189,7 +189,7 @@ class FlushedLog(ReadableLog):
     def _fail(self, error: StorageFailureError) -> None:
         """Unknown what reached the disk, and a retry would prove nothing: the log takes no more."""
         self._failure = error
-        self._set_write_state(log_appender.STATE_FAILED)
+        self._set_write_state(log_writer.STATE_FAILED)
         self._note_failure()
 
     def _raise_not_flushed(self) -> None:

@@ -8,7 +8,8 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 
-from logstore._native.log_appender import LogAppender, durability_level
+from logstore._native.append_arguments import durability_level
+from logstore._native.log_appender import LogAppender
 from logstore._native.log_cursor import LogCursor
 from logstore._native.producer_batches import ProducerBatches, ProducerHeader
 from logstore._native.record_batch_builder import RecordBatchBuilder
@@ -84,6 +85,16 @@ class ProducerLog(LogAppender):
     producer_id_expiration_ms: int = PRODUCER_ID_EXPIRATION_MS
     """How long an idle producer is remembered (``producer.id.expiration.ms``)."""
 
+    @property
+    def has_producers(self) -> bool:
+        """Whether a batch with a producer id was appended here."""
+        return self._plans.has_producers
+
+    @property
+    def has_transactions(self) -> bool:
+        """Whether one of a transaction was."""
+        return self._plans.has_transactions
+
     # ---- loading --------------------------------------------------------------------------------------
 
     def _load_producers(
@@ -155,7 +166,7 @@ class ProducerLog(LogAppender):
         self._expired_ms = now_ms
         active = segments[-1].base_offset if segments else end_offset
         has_producers = had_producers or has_seen or bool(producers)
-        self._take_producers(state, aborted.live(active), has_producers, is_possible)
+        self._plans.restart(state, aborted.live(active), has_producers, is_possible)
         self._publish(aborted_possible=is_possible)
 
     def _follow_producers(self, segments: Sequence[Segment], end_offset: int) -> None:
@@ -364,7 +375,7 @@ class ProducerLog(LogAppender):
     def _expire_producers(self) -> None:
         assert self._producer_state is not None
         self._expired_ms = self._now_ms()
-        self._forget_producers(self._producer_state.expired(self._expired_ms, self.producer_id_expiration_ms))
+        self._plans.forget(self._producer_state.expired(self._expired_ms, self.producer_id_expiration_ms))
 
     def expire_producers(self) -> None:
         """Forgets producers that have been idle for `producer_id_expiration_ms`, by their last timestamp."""

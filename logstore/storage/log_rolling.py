@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable
 
-from logstore._native.log_appender import durability_level
+from logstore._native.append_arguments import durability_level
 from logstore._native.segment import Segment
 from logstore.errors import StorageFailureError
 from logstore.model import Durability

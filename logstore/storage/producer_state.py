@@ -1,7 +1,7 @@
 """What a log knows of the producers that write to it: last sequences, epochs, open transactions (log-format, section 10).
 
 Entries are immutable: a change is a `Plan`, made before the write and taken over after it in one step that no signal
-handler can come between (`LogAppender`), so that state and log never disagree.
+handler can come between (`ProducerPlans`), so that state and log never disagree.
 """
 
 from __future__ import annotations
@@ -324,7 +324,7 @@ class ProducerState:
         return Plan(producer, closes=True, aborted=aborted, first_unstable_offset=others)
 
     def apply(self, plan: Plan) -> None:
-        """Takes a plan over; for replays. While appending, `LogAppender` does it."""
+        """Takes a plan over; for replays. While appending, `ProducerPlans` does it."""
         producer = plan.producer
         self.producers[producer.producer_id] = producer
         if plan.opens >= 0:

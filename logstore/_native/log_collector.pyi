@@ -1,0 +1,3 @@
+from logstore._native.log_stager import LogStager
+
+class LogCollector(LogStager): ...

@@ -1,0 +1,26 @@
+from typing import Any
+
+from logstore._native.log_flusher import LogFlusher
+from logstore._native.producer_plans import ProducerPlans
+from logstore._native.segment import Segment
+
+STATE_WRITABLE: int
+STATE_READ_ONLY: int
+STATE_FAILED: int
+STATE_CLOSED: int
+STATE_FORKED: int
+
+class LogWriter(LogFlusher):
+    batches_count: int
+    _plans: ProducerPlans
+    @property
+    def is_writable(self) -> bool: ...
+    def _activate(
+        self, active: Segment, next_offset: int, flushed_offset: int, leader_epoch: int, marked_clean: bool
+    ) -> None: ...
+    def _start_segment(self, segments: tuple[Segment, ...], active: Segment, aborted: list[Any]) -> None: ...
+    def _replace_segments(self, old: tuple[int, ...], new: tuple[Segment, ...]) -> bool: ...
+    def _set_write_state(self, state: int) -> None: ...
+    def _set_mark_due(self, size_bytes: int) -> None: ...
+    def _flush_is_due(self) -> None: ...
+    def _flush_was_scheduled(self, scheduled: bool) -> None: ...
