@@ -41,12 +41,11 @@ def _paths(directory: Path) -> Iterator[Path_]:
                 retention=-1,
                 flush_ms=NEVER,
                 logstore_durability=durability,
-                logstore_open_batch_mapped=False,
             )
             part = pairs[: RECORDS // 10] if durability == "flushed" else pairs
             yield f"append, {durability}", len(part), _each(topic.append, part)
-        topic = broker.create_topic("append-mapped", retention=-1, flush_ms=NEVER, logstore_open_batch_mapped=True)
-        yield "append, appended, mapped open batch", RECORDS, _each(topic.append, pairs)
+        topic = broker.create_topic("append-written", retention=-1, flush_ms=NEVER, logstore_open_batch_mapped=False)
+        yield "append, appended, each written", RECORDS, _each(topic.append, pairs)
         topic = broker.create_topic("append-many", retention=-1, flush_ms=NEVER)
         yield "append_many, lists", RECORDS, lambda: topic.append_many(sample.values, sample.keys)
         yield "append_many, Arrow", RECORDS, _append_arrow(topic, sample)

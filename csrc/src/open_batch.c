@@ -41,6 +41,7 @@ ls_status ls_open_batch_create(const char *path, const uint8_t *topic_id, const 
         ls_store_u16(content + LS_OPEN_BATCH_VERSION_AT, VERSION);
         memcpy(content + LS_OPEN_BATCH_TOPIC_ID_AT, topic_id, LS_OPEN_BATCH_TOPIC_ID_BYTES);
         memcpy(content + LS_OPEN_BATCH_BOOT_ID_AT, boot_id, LS_OPEN_BATCH_BOOT_ID_BYTES);
+        memcpy(content + LS_OPEN_BATCH_BOOT_ID_AGAIN_AT, boot_id, LS_OPEN_BATCH_BOOT_ID_BYTES);
         status = ls_file_write(file, 0, content, map_bytes, fault);
         free(content);
     }
@@ -89,6 +90,11 @@ ls_status ls_open_batch_read(const uint8_t *bytes, size_t size, const uint8_t *t
     uint32_t records_bytes = ls_load_u32(bytes + LS_OPEN_BATCH_COMMIT_AT);
     uint32_t stored = ls_load_u32(bytes + LS_OPEN_BATCH_COMMIT_AT + 4);
     if (records_bytes == 0 && stored == 0) return LS_END;
+    /* Before anything is called damage: what this run of the system has not written may be anything. */
+    if (memcmp(bytes + LS_OPEN_BATCH_BOOT_ID_AT, boot_id, LS_OPEN_BATCH_BOOT_ID_BYTES) != 0 &&
+        memcmp(bytes + LS_OPEN_BATCH_BOOT_ID_AGAIN_AT, boot_id, LS_OPEN_BATCH_BOOT_ID_BYTES) != 0) {
+        return LS_END;
+    }
     uint32_t block_crc = ls_crc32c_extend(0, bytes, LS_OPEN_BATCH_CRC_AT);
     if (block_crc != ls_load_u32(bytes + LS_OPEN_BATCH_CRC_AT)) {
         return ls_fail(fault, LS_CORRUPT, "CRC of the block does not match", LS_OPEN_BATCH_CRC_AT,

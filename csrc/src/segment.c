@@ -283,26 +283,6 @@ ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t ba
     return LS_OK;
 }
 
-ls_status ls_segment_extend(ls_segment *segment, const uint8_t *batch, size_t batch_bytes, ls_fault *fault) {
-    int64_t size = ls_segment_own_size(segment);
-    ls_batch_header header;
-    ls_status status = ls_batch_validate(batch, batch + batch_bytes, size, &header, fault);
-    if (status != LS_OK) return status;
-    bool has_tail = segment->has_tail;
-    segment->has_tail = false; /* it is hidden */
-    status = check_append(segment, size, batch_bytes, &header, fault);
-    ls_file *extended = NULL;
-    if (status == LS_OK) status = ls_file_extend(segment->log, size, batch, batch_bytes, &extended, fault);
-    if (status != LS_OK) {
-        segment->has_tail = has_tail;
-        return status;
-    }
-    segment->log = extended;
-    ls_segment_note_batch(segment, &segment->state, size, &header);
-    ls_segment_publish_size(segment, segment->state.size_bytes);
-    return LS_OK;
-}
-
 ls_status ls_segment_append_batches(ls_segment *segment, const uint8_t *batches, size_t size,
                                     size_t *appended, ls_fault *fault) {
     int64_t start = ls_segment_own_size(segment);

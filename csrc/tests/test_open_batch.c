@@ -187,6 +187,50 @@ static void test_damage_is_never_taken_for_records(void) {
     remove_folder();
 }
 
+/* After a power cut each sector may hold anything, but for the name of a run that was still to come. */
+static void test_whatever_another_run_left_says_nothing(void) {
+    make_folder();
+    ls_open_batch open_batch = {0};
+    if (create(&open_batch)) {
+        static const uint8_t next_run[LS_OPEN_BATCH_BOOT_ID_BYTES] = "fedcba987654321";
+        enum { SECTOR = 512 };
+        ls_batch_builder builder = {0};
+        ls_open_batch_content found;
+        ls_fault fault;
+        lend(&builder, &open_batch);
+        for (int i = 0; i < 12; i++) put_record(&builder, i);
+        ls_open_batch_begin(&open_batch, 7, builder.base_timestamp);
+        ls_open_batch_commit(&open_batch, builder.size_bytes);
+        content_of_the_file();
+        REQUIRE_INT(read_content(CONTENT_BYTES, &found), LS_OK);
+        uint8_t kept[SECTOR];
+        for (size_t at = 0; at < CONTENT_BYTES; at += SECTOR) {
+            memcpy(kept, content + at, SECTOR);
+            for (int garbage = 0; garbage < 3; garbage++) {
+                for (size_t i = 0; i < SECTOR; i++)
+                    content[at + i] = (uint8_t)(garbage == 0 ? 0 : garbage == 1 ? 0xff : i * 167 + at / SECTOR);
+                CHECK_INT(ls_open_batch_read(content, CONTENT_BYTES, topic_id, next_run, &found, &fault), LS_END);
+            }
+            memcpy(content + at, kept, SECTOR);
+        }
+        for (size_t at = 0; at < LS_OPEN_BATCH_COMMIT_AT + 8; at++) {
+            for (unsigned bit = 0; bit < 8; bit++) {
+                content[at] ^= (uint8_t)(1u << bit);
+                CHECK_INT(ls_open_batch_read(content, CONTENT_BYTES, topic_id, next_run, &found, &fault), LS_END);
+                content[at] ^= (uint8_t)(1u << bit);
+            }
+        }
+        /* Of this run, also where one of its two names is lost. */
+        memset(content + LS_OPEN_BATCH_BOOT_ID_AT, 0, LS_OPEN_BATCH_BOOT_ID_BYTES);
+        CHECK_INT(read_content(CONTENT_BYTES, &found), LS_CORRUPT);
+        memset(content + LS_OPEN_BATCH_BOOT_ID_AGAIN_AT, 0, LS_OPEN_BATCH_BOOT_ID_BYTES);
+        CHECK_INT(read_content(CONTENT_BYTES, &found), LS_END);
+        ls_batch_builder_free(&builder);
+        ls_open_batch_free(&open_batch);
+    }
+    remove_folder();
+}
+
 static void test_what_are_no_records_is_not_restored(void) {
     ls_batch_builder builder = {0};
     ls_fault fault;
@@ -275,6 +319,7 @@ int main(void) {
     RUN(test_records_of_an_earlier_batch_do_not_come_back);
     RUN(test_a_batch_that_outgrows_its_file_moves);
     RUN(test_damage_is_never_taken_for_records);
+    RUN(test_whatever_another_run_left_says_nothing);
     RUN(test_what_are_no_records_is_not_restored);
 #if defined(__linux__)
     RUN(test_a_killed_process_leaves_what_it_acknowledged);

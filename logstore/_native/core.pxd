@@ -329,6 +329,7 @@ cdef extern from "logstore/file.h" nogil:
         LS_FILE_CREATE
 
     ls_status ls_file_open(const char *path, int mode, ls_file **out, ls_fault *fault)
+    ls_status ls_file_in_memory(const uint8_t *bytes, size_t size, ls_file **out, ls_fault *fault)
     ctypedef struct ls_file_facts:
         int64_t size_bytes
         int64_t modified_ms
@@ -497,7 +498,6 @@ cdef extern from "logstore/segment.h" nogil:
                                  int deep, ls_recovery_report *report, ls_fault *fault)
     ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes,
                                         int64_t next_offset, ls_fault *fault)
-    ls_status ls_segment_extend(ls_segment *segment, const uint8_t *batch, size_t batch_bytes, ls_fault *fault)
     ls_status ls_segment_catch_up(ls_segment *segment, int64_t *grew, ls_fault *fault)
 
 

@@ -238,7 +238,8 @@ cdef class LogAppender(BatchAppender):
                 self.check_writable()
             if expected_offset >= 0:
                 self.check_expected(expected_offset)
-            stage = level == LEVEL_APPENDED and self.stages and self.in_burst(now_ms)
+            stage = (level == LEVEL_APPENDED and self.stages and self.in_burst(now_ms)
+                     and not self.is_awaited_elsewhere(now_ms))
             if self.waiters and level != LEVEL_BUFFERED:
                 stage = False
                 self.announce_to_waiters()  # as early as that: encoding takes its time, too, where nothing is in the cache

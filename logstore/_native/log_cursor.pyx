@@ -333,8 +333,10 @@ cdef class LogCursor:
                 self.segment = segment
                 self.start_at(0, max(self.least_base_offset, segment.base_offset))
                 return True
-        if self.seen_replacements != self.log.replacement_count:
-            # Another object may be in this one's place, and have more.
+        if self.seen_replacements != self.log.replacement_count or (
+                self.log.ends_in_memory and segments and segments[len(segments) - 1] is not self.segment
+                and (<Segment>segments[len(segments) - 1]).base_offset == self.segment.base_offset):
+            # Another object may be in this one's place, and have more; or follow on this one, which is empty.
             self.next_offset = max(self.next_offset, self.least_base_offset)
             self.segment = None
             return True

@@ -219,7 +219,7 @@ cdef class LogFlusher(LogState):
         cdef int64_t grew = 0
         self._flush_lock.lead()
         try:
-            if not self.segment_list:
+            if not self.segment_list or self.ends_in_memory:
                 return None
             active = <Segment>self.segment_list[len(self.segment_list) - 1]
             if self.waiters:

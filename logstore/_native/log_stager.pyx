@@ -20,6 +20,8 @@ from logstore._native.core cimport (
     ls_open_batch_free,
     ls_open_batch_read,
     ls_status,
+    ls_wake_is_awaited,
+    ls_wake_may_be_awaited,
 )
 from logstore._native.faults cimport raise_fault
 from logstore._native.log_batcher cimport LogBatcher
@@ -30,8 +32,11 @@ from logstore.errors import LogstoreError
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident()
 
-# So many records, each within a millisecond of the one before, make a burst.
+# More records than these within so many milliseconds make a burst; it goes on as long as as many come in the next ones.
 cdef int BURST_RECORDS = 16
+cdef int64_t COUNTED_MS = 2
+# So many system calls take as long as one hand-over in the background.
+cdef int PAYING_RECORDS = 64
 # The file is as large as the largest batch; beyond this one a system call a batch costs nothing.
 cdef int64_t STAGED_BATCH_BYTES_MAX = 1 << 20
 # And for segments of so many of them: in shorter ones whole batches would leave much of the end empty.
@@ -41,6 +46,8 @@ cdef int OPEN_BATCHES_MAX = 32
 cdef int open_batches_count = 0
 cdef int64_t REFUSED_MS = 10_000
 cdef int64_t IDLE_MS = 500
+# How often readers in other processes are looked for that were killed while they waited.
+cdef int64_t SWEEP_MS = 1000
 
 
 cdef class LogStager(LogBatcher):
@@ -60,15 +67,34 @@ cdef class LogStager(LogBatcher):
 
     cdef bint in_burst(self, int64_t now_ms):
         """Whether records come so fast that a system call for each is too much. The lock is held."""
-        cdef int64_t pause_ms = now_ms - self.appended_ms
-        self.appended_ms = now_ms
-        if pause_ms > 1 or pause_ms < 0:
-            self.burst_records = 0
+        cdef int64_t past_ms = now_ms - self.counted_from_ms
+        cdef int burst_records = PAYING_RECORDS if self.hardly_pays else BURST_RECORDS
+        if 0 <= past_ms < COUNTED_MS:
+            self.counted_records += 1
+        else:
+            self.goes_on = 0 <= past_ms < 2 * COUNTED_MS and self.counted_records > burst_records
+            if not 0 <= past_ms < IDLE_MS:
+                self.hardly_pays = False
+            self.counted_from_ms = now_ms
+            self.counted_records = 1
+        return self.goes_on or self.counted_records > burst_records
+
+    def _lingered(self):
+        """As of any open batch. Records that come at a rate at which few are staged when the time is over are written from
+        here on: a thread that wakes up for them takes more than their system calls."""
+        if self.staged_records:
+            self.hardly_pays = self.staged_records < PAYING_RECORDS
+            self.staged_records = 0
+        LogBatcher._lingered(self)
+
+    cdef bint is_awaited_elsewhere(self, int64_t now_ms):
+        """Whether readers in other processes wait for records, which get each at once. The lock is held."""
+        if self.wake_table == NULL or not ls_wake_may_be_awaited(self.wake_table, self.wake_bucket):
             return False
-        if self.burst_records < BURST_RECORDS:
-            self.burst_records += 1
-            return False
-        return True
+        if not 0 <= now_ms - self.swept_ms < SWEEP_MS:
+            self.swept_ms = now_ms
+            self.waiting_readers.forget_killed()
+        return ls_wake_may_be_awaited(self.wake_table, self.wake_bucket)
 
     cdef int begin_staging(self, int64_t now_ms) except -1:
         """Has the open batch live in a file of its own from here on, if that is possible. The lock is held."""
@@ -101,22 +127,32 @@ cdef class LogStager(LogBatcher):
                                 self.builder.base_timestamp)
         ls_open_batch_commit(&self.open_batch, self.builder.size_bytes)
         self.staged = True
+        self.staged_records += 1
+        self.staged_ms = self.last_now_ms
         if not self.soon_scheduled:
             self.schedule_hand_over()
+        # Who has come to wait since this record was begun either finds it in the file, or is seen here.
+        if self.wake_table != NULL and ls_wake_is_awaited(self.wake_table, self.wake_bucket):
+            self.hand_over_staged()
+        return 0
+
+    cdef int hand_over_staged(self) except -1:
+        """Where the segment refuses it, it stays where it is, and acknowledged. The lock is held."""
+        try:
+            self.now_ms()
+            self.hand_over()
+        except (LogstoreError, MemoryError):
+            pass
         return 0
 
     cdef int surface(self) except -1:
-        """Hands over what is staged, for a reader. Where the segment refuses it, it stays where it is, and acknowledged."""
+        """Hands over what is staged, for a reader."""
         if self.write_state != WRITABLE or self.handing_over == PyThread_get_thread_ident():
             return 0
         self.lock_writes()
         try:
             if self.staged and self.write_state == WRITABLE:
-                try:
-                    self.now_ms()
-                    self.hand_over()
-                except LogstoreError:
-                    pass
+                self.hand_over_staged()
         finally:
             self.unlock_writes()
         return 0
@@ -157,7 +193,7 @@ cdef class LogStager(LogBatcher):
 
     def _end_staging_if_idle(self):
         """Whether the file was let go, since no burst came for a while. The lock is held."""
-        if self.open_batch.map != NULL and 0 <= self.last_now_ms - self.appended_ms < IDLE_MS:
+        if self.open_batch.map != NULL and 0 <= self.last_now_ms - self.staged_ms < IDLE_MS:
             return False
         self.end_staging(True)
         return True

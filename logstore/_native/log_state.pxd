@@ -29,6 +29,7 @@ cdef class LogState:
     # Records are acknowledged as `appended` that are not in a segment yet: whoever looks at the end has them handed over
     # first, by `log_end_offset`. Set and taken back by the writer, taken back after the end is published.
     cdef readonly bint staged
+    cdef readonly bint ends_in_memory           # the last one is of another process's open batch; see storage/open_batch.py
     # First offset of the oldest open transaction, INT64_MAX for none. Lowered before end_offset rises past it, raised
     # after: readers that load end_offset first find every transaction below both decided.
     cdef readonly int64_t first_unstable_offset

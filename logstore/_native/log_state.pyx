@@ -23,6 +23,8 @@ cdef class LogState:
     partition : int
     segments : tuple[Segment, ...]
         Ascending; the last one is active.
+    ends_in_memory : bool
+        In a process that only reads: records of another one's open batch follow, as a segment of their own.
     log_start_offset, log_end_offset : int
         What can be read: ``[log_start_offset, log_end_offset)``.
     first_unstable_offset : int
@@ -49,7 +51,14 @@ cdef class LogState:
 
     @property
     def segments(self):
-        """The segments, ascending; the last one is active."""
+        """The segments that have files, ascending; the last one is active."""
+        if self.staged:
+            self.surface()
+        return self.segment_list[:len(self.segment_list) - 1] if self.ends_in_memory else self.segment_list
+
+    @property
+    def readable_segments(self):
+        """What readers go through: the segments, and what is staged by another process."""
         if self.staged:
             self.surface()
         return self.segment_list
@@ -138,7 +147,7 @@ cdef class LogState:
         self.partition = partition
 
     def _publish(self, *, segments=None, log_start_offset=None, log_end_offset=None, contiguous=None, truncated=None,
-                 is_open=None, first_unstable_offset=None, aborted_possible=None, bint replaced=False):
+                 is_open=None, first_unstable_offset=None, aborted_possible=None, bint replaced=False, in_memory=None):
         """Publishes new state in the order readers rely on, and wakes those who wait."""
         if truncated is not None:
             self.truncation_offsets.append(truncated)
@@ -148,7 +157,8 @@ cdef class LogState:
         if contiguous is not None:
             self.contiguous = contiguous
         if segments is not None:
-            self.segment_list = segments
+            self.ends_in_memory = in_memory is not None
+            self.segment_list = segments if in_memory is None else segments + (in_memory,)
         if replaced:
             self.replacement_count += 1
         if log_start_offset is not None:

@@ -26,6 +26,7 @@ from logstore._native.core cimport (
     ls_fault,
     ls_file,
     ls_file_close,
+    ls_file_in_memory,
     ls_file_open,
     ls_file_pool,
     ls_file_pool_create,
@@ -46,7 +47,6 @@ from logstore._native.core cimport (
     ls_segment_create,
     ls_segment_cut_ahead,
     ls_segment_digest,
-    ls_segment_extend,
     ls_segment_fill_ahead,
     ls_segment_filled_bytes,
     ls_segment_find_timestamp,
@@ -232,6 +232,43 @@ cdef class Segment:
         cdef ls_segment_state state
         empty_state(&state, base_offset)
         made.open_file(LS_FILE_CREATE, &state)
+        return made
+
+    @staticmethod
+    def in_memory(bytes batch not None, str path not None, int64_t base_offset, *, int32_t index_interval_bytes,
+                  int64_t index_bytes, bint contiguous=False):
+        """A segment of one batch that is in no segment file, to be read.
+
+        Parameters
+        ----------
+        batch : bytes
+            Sealed; its base offset is the segment's.
+        path : str
+            Where it was found, for errors.
+
+        Returns
+        -------
+        Segment
+
+        Raises
+        ------
+        CorruptDataError
+            It is no batch.
+        """
+        cdef Segment made = make_segment(path, base_offset, INT64_MAX, index_interval_bytes, index_bytes, contiguous,
+                                         False)
+        cdef ls_segment_state state
+        cdef ls_file *file = NULL
+        cdef ls_fault fault
+        cdef int64_t size = len(batch)
+        empty_state(&state, base_offset)
+        if ls_file_in_memory(<const uint8_t *>PyBytes_AS_STRING(batch), size, &file, &fault) != LS_OK:
+            raise_fault(&fault, path)
+        if ls_segment_create(file, &made.options, &state, &made.segment, &fault) != LS_OK:
+            ls_file_close(file)
+            raise_fault(&fault, path)
+        if made.catch_up() != size:
+            raise CorruptDataError(path, -1, "the records are no batch")
         return made
 
     def allow_gaps(self):
@@ -671,23 +708,6 @@ cdef class Segment:
         if status != LS_OK:
             raise_fault(&fault, self.path)
         return grew
-
-    def extend(self, bytes batch not None):
-        """Has a batch that is in no file follow on, for a reader process, before anybody reads the segment.
-
-        Parameters
-        ----------
-        batch : bytes
-            One batch, sealed. It stands in place of whatever the file has behind the segment's end.
-
-        Raises
-        ------
-        InvalidRequestError, CorruptDataError, StorageFailureError
-            It does not follow on, or there is no room for it; nothing has changed.
-        """
-        cdef ls_fault fault
-        if ls_segment_extend(self.segment, <const uint8_t *>PyBytes_AS_STRING(batch), len(batch), &fault) != LS_OK:
-            raise_fault(&fault, self.path)
 
     def share_descriptor(self, *, bint is_synced):
         """From now on the file may be closed while nobody uses it, for others to be opened, and is opened again when it is

@@ -7,5 +7,7 @@ from logstore._native.core cimport ls_wake_table
 cdef class WaitingReaders:
     cdef ls_wake_table table
 
+    cdef void forget_killed(self) noexcept
+
 
 cdef uint32_t bucket_of(object directory) except? 0xffffffff

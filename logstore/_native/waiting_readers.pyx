@@ -39,6 +39,11 @@ cdef class WaitingReaders:
     def __dealloc__(self):
         ls_wake_table_close(&self.table)
 
+    cdef void forget_killed(self) noexcept:
+        """They wait no more. (The core that opened the table knows its file: each extension has one of its own.)"""
+        if self.table.map != NULL:
+            ls_wake_table_sweep(&self.table)
+
     def close(self):
         """Lets go of the file, by which readers learn that this writer is done; logs signal nobody after. Idempotent."""
         ls_wake_table_close(&self.table)

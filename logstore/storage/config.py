@@ -132,7 +132,7 @@ SETTINGS: dict[str, Setting] = dict(
                  "header of a record that says when it expires: ms since 1970, or 90s, 12h, 7d from its timestamp on"),
         _setting("logstore.linger.ms", 5, _number(ms_from, 0, INT64_MAX),
                  "longest time a buffered record stays in the open batch"),
-        _setting("logstore.open.batch.mapped", False, read_boolean,
+        _setting("logstore.open.batch.mapped", True, read_boolean,
                  "whether a burst of appended records goes through a mapped file instead of a system call each"),
         _setting("logstore.retention.cap.timestamps", False, read_boolean,
                  "whether a segment counts as no newer than its last write, whatever timestamps it holds"),

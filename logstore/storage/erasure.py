@@ -79,7 +79,9 @@ def count_key(log: ReadableLog, key: bytes, *, progress: Callable[[int], None] |
     """
     log.refresh()
     segments = log.segments
-    ends = [*(segment.base_offset for segment in segments[1:]), log.log_end_offset]
+    is_staged = log.ends_in_memory
+    files_end = segments[-1].next_offset if is_staged else log.log_end_offset
+    ends = [*(segment.base_offset for segment in segments[1:]), files_end]
     done_bytes = 0
 
     def moved(read_bytes: int, _written_bytes: int) -> None:
@@ -89,14 +91,11 @@ def count_key(log: ReadableLog, key: bytes, *, progress: Callable[[int], None] |
             progress(done_bytes)
 
     compactor = Compactor(None, erased_key=key)
-    left = log._left_records if log.read_only else None
     for segment, end_offset in zip(segments, ends, strict=True):
-        if size_bytes := segment.size_bytes if left is None else left.stored_bytes(segment):
+        if size_bytes := segment.size_bytes:
             compactor.rewrite_segment(segment.path, size_bytes, segment.base_offset, end_offset, None, None, moved)
     found = int(compactor.counts["records_superseded"])
-    if left is not None and left.are_shown:
-        found += sum(record.key == key for record in log.read(left.base_offset))
-    return found
+    return found + sum(record.key == key for record in log.read(files_end)) if is_staged else found
 
 
 class _Erasure:

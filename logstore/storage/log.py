@@ -36,7 +36,7 @@ from logstore.storage.interrupted_swaps import visible_segments
 from logstore.storage.leader_epochs import LeaderEpochs
 from logstore.storage.log_flushing import storage_logger
 from logstore.storage.log_rolling import RolledLog
-from logstore.storage.open_batch import LeftRecords, open_batch_path, restore_open_batch
+from logstore.storage.open_batch import OpenBatchRecords, open_batch_path, restore_open_batch
 from logstore.storage.recovery import (
     OpenedLog,
     interrupted_truncation,
@@ -145,7 +145,7 @@ class Log(RolledLog):
         self._pending_snapshots = []
         self._files = {}
         if read_only:
-            self._left_records = LeftRecords(self.path, trust=trust_checkpoint)
+            self._open_batch_records = OpenBatchRecords(self.path, trust=trust_checkpoint)
             self._open(known, trust_checkpoint=trust_checkpoint)
             return
         make_directory(os.path.dirname(self.path))
@@ -185,8 +185,9 @@ class Log(RolledLog):
         with refusals(self.path, "list"):
             if self.read_only and not os.path.isdir(self.path):
                 raise FileNotFoundError(2, "no such log")
+        staged = None
         if self.read_only:
-            self._left_records.look()
+            staged = self._open_batch_records.look()
             self._note_files(visible_segments(self.path))  # first: what is replaced from here on is found out later
         if writable and checkpoint is not None and (cut := interrupted_truncation(self.path)) is not None:
             # Before the files are cut: what they hold then must not look like a loss.
@@ -204,11 +205,6 @@ class Log(RolledLog):
         )
         if writable and opened.mark is None:
             self._checkpoint_file.forget_mark()
-        if self.read_only:
-            self._left_records.follow_on(
-                opened, leader_epoch=max(self._epochs.latest, opened.leader_epoch, 0),
-                append_time=self.config["message.timestamp.type"] == "LogAppendTime",
-            )
         if writable:
             self._deleted_files.add(opened.deleted, 0)
         self.damage = opened.damage
@@ -264,10 +260,12 @@ class Log(RolledLog):
             opened.segments[-1].share_descriptor(
                 is_synced=self._checkpoint.is_clean and opened.flushed_offset >= opened.log_end_offset and not opened.is_cut
             )
+        shown = self._show_open_batch(staged, opened.segments, opened.log_end_offset) if self.read_only else None
         self._publish(
             segments=tuple(opened.segments),
+            in_memory=shown,
             log_start_offset=log_start_offset,
-            log_end_offset=opened.log_end_offset,
+            log_end_offset=opened.log_end_offset if shown is None else shown.next_offset,
             contiguous=contiguous,
             first_unstable_offset=self._producer_state.first_unstable_offset if self._producer_state else None,
         )

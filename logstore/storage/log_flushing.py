@@ -120,7 +120,7 @@ class FlushedLog(ReadableLog):
                     self._scheduler.schedule(0, self._flush_in_background)
             except LogstoreError:
                 if self.is_writable:  # a full disk: the records stay in the open batch, and are tried again
-                    self._schedule_hand_over()
+                    self._schedule_hand_over(self.staged)
                 raise
 
     def _flush_in_background(self) -> None:

@@ -16,14 +16,15 @@ from logstore._native.record_reader import RecordReader
 from logstore._native.segment import Segment
 from logstore._native.segment_opening import reopen_segment
 from logstore.errors import CorruptDataError, OffsetOutOfRangeError, StorageFailureError
-from logstore.model import IsolationLevel, OffsetAndTimestamp
+from logstore.model import IsolationLevel, OffsetAndTimestamp, RecoveryReport
 from logstore.positions import Position, resolve_position
 from logstore.storage import layout
 from logstore.storage.checkpoint import Checkpoint, CheckpointFile
 from logstore.storage.files import refusals
 from logstore.storage.interrupted_swaps import visible_segments
+from logstore.storage.leader_epochs import LeaderEpochs
 from logstore.storage.log_producers import ProducerLog, is_committed
-from logstore.storage.open_batch import LeftRecords
+from logstore.storage.open_batch import OpenBatchRecords, open_batch_path
 from logstore.storage.recovery import SegmentSettings
 from logstore.storage.segment_digests import SegmentDigests
 from logstore.storage.waiting import Waiter, watch_directories
@@ -40,7 +41,9 @@ class ReadableLog(ProducerLog):
     _checkpoint_file: CheckpointFile
     _digests: SegmentDigests
     _listed_ns: int = -1  # when the directory had changed last, at its last listing; a reader process's
-    _left_records: LeftRecords  # a reader process's
+    _open_batch_records: OpenBatchRecords  # a reader process's
+    _epochs: LeaderEpochs
+    recovery_report: RecoveryReport
     _files: dict[int, tuple[int, int]]  # inode and time of change by base offset; a reader process's
 
     @abstractmethod
@@ -230,7 +233,7 @@ class ReadableLog(ProducerLog):
 
     def _offset_for_timestamp(self, timestamp: int) -> OffsetAndTimestamp | None:
         log_start_offset = self.log_start_offset
-        for segment in self.segments:
+        for segment in self.readable_segments:
             try:
                 if segment.max_timestamp < timestamp:
                     continue
@@ -284,11 +287,11 @@ class ReadableLog(ProducerLog):
         """
         if not self.read_only or not self.is_open:
             return False
-        if self.damage is None and self._producer_state is None and not self._left_records.are_shown:
+        if self.damage is None and self._producer_state is None:
             is_new = self._catch_up_active()
-            if is_new is not None:
+            if is_new or (is_new is not None and not self._open_batch_records.are_there()):
                 return is_new
-        return self.refresh()  # cut, or with a gap that has become legal meanwhile
+        return self.refresh()  # cut, with a gap that has become legal meanwhile, or with records in the open batch
 
     def _list_again(self) -> dict[int, str] | None:
         """The segments' files by base offset; None where the directory has not changed since they were listed."""
@@ -331,11 +334,10 @@ class ReadableLog(ProducerLog):
 
     def _refresh(self) -> bool:
         before = self._seen()
+        staged = self._open_batch_records.look()  # first: what is handed over from here on is found in the segments
+        shown = self._open_batch_records.segment
         paths = self._list_again()
         replaced = False
-        if self._left_records.has_changed():  # after the look at the directory: what was rolled by then was handed over
-            self._open_again()
-            return before != self._seen()
         if paths is None:
             segments, paths = list(self.segments), {}
         elif not self.segments or self.segments[-1].base_offset not in paths:
@@ -369,28 +371,45 @@ class ReadableLog(ProducerLog):
                                             **self._segment_settings().as_arguments())
                 segment.share_descriptor(is_synced=True)
                 segments.append(segment)
-        end_offset = self.log_end_offset if self.damage is not None else max(
-            segments[-1].next_offset, self.log_end_offset)
+        before_end = self.log_end_offset
+        end_offset = before_end if self.damage is not None else max(
+            segments[-1].next_offset, before_end if shown is None else shown.base_offset)
         stable = None
         if self._producer_state is not None:
             self._follow_producers(segments, end_offset)
             stable = self._producer_state.first_unstable_offset
+        files_end = end_offset
+        in_memory = None
+        if self.damage is None:
+            in_memory = self._show_open_batch(staged, segments, files_end)
+            end_offset = files_end if in_memory is None else in_memory.next_offset
         self._publish(
             segments=tuple(segments),
+            in_memory=in_memory,
+            truncated=end_offset if end_offset < before_end else None,
             first_unstable_offset=stable,
-            log_start_offset=max(min(checkpoint.log_start_offset, end_offset), self.log_start_offset,
+            log_start_offset=max(min(checkpoint.log_start_offset, files_end), self.log_start_offset,
                                  segments[0].base_offset),
             log_end_offset=end_offset,
             contiguous=checkpoint.is_contiguous and self.contiguous,
-            replaced=replaced,
+            replaced=replaced or in_memory is not shown,  # cursors find what they have not read by its offset
         )
         return before != self._seen()
 
-    def _open_again(self) -> None:
-        """Cursors find the place of what they have not read by its offset."""
-        end_offset = self.log_end_offset
-        self._open(None, trust_checkpoint=True)
-        self._publish(replaced=True, truncated=self.log_end_offset if self.log_end_offset < end_offset else None)
+    def _show_open_batch(self, content: bytes | None, segments: list[Segment], end_offset: int) -> Segment | None:
+        """What is staged behind the segments, as one more; none where it is damaged, which is said once."""
+        try:
+            return self._open_batch_records.show(
+                content, end_offset, leader_epoch=max(self._epochs.latest, segments[-1].state["last_leader_epoch"], 0),
+                append_time=self.config["message.timestamp.type"] == "LogAppendTime",
+                **self._segment_settings().as_arguments(),
+            ) if segments and self.damage is None else None
+        except CorruptDataError as error:
+            if content is not None and not self.recovery_report.cut_bytes:
+                self.recovery_report = self.recovery_report._replace(
+                    path=open_batch_path(self.path), cut_offset=end_offset, cut_bytes=len(content), reason=error.reason
+                )
+            return None
 
     def _seen(self) -> tuple[int, int, int, int]:
         return self.log_start_offset, self.log_end_offset, len(self.segments), self.first_unstable_offset

@@ -9,24 +9,22 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from logstore._native.open_batch import sealed_open_batch
-from logstore.errors import CorruptDataError, DiskFullError, LogstoreError
+from logstore._native.segment import Segment
+from logstore.errors import CorruptDataError, DiskFullError
 from logstore.model import RecoveryReport
 from logstore.storage import layout
 from logstore.storage.cache_mark import boot_id
-from logstore.storage.directory_lock import lock_owner
 from logstore.storage.files import refusals
 from logstore.storage.text_checkpoints import read_topic_id
 
 if TYPE_CHECKING:
-    from logstore._native.segment import Segment
     from logstore.storage.log import Log
-    from logstore.storage.recovery import OpenedLog
 
 __all__ = [
-    "LeftRecords",
+    "OpenBatchRecords",
     "forget_open_batch",
     "left_batch",
     "open_batch_path",
@@ -36,9 +34,11 @@ __all__ = [
 
 # More than any such file has: the largest staged batch, and the block in front of it.
 FILE_BYTES_MAX = 2 << 20
-# Block and word; the block alone; and the word's place.
-_HEAD_BYTES, _BLOCK_BYTES, _WORD_AT = 136, 68, 128
-_BATCH_HEADER_BYTES = 61
+# Block and word, and the word's place.
+_HEAD_BYTES, _WORD_AT = 136, 128
+# How often a file is read that changes while it is.
+_LOOKS = 3
+_READ_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 def open_batch_path(directory: str) -> str:
@@ -65,7 +65,7 @@ def read_open_batch(directory: str, size: int = FILE_BYTES_MAX) -> bytes | None:
         try:
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 return None
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
+            descriptor = os.open(path, _READ_FLAGS)
         except FileNotFoundError:
             return None
         with open(descriptor, "rb") as file:
@@ -108,20 +108,24 @@ def left_batch(
         topic_id = None
     if topic_id is None:
         return None
-    try:
-        return sealed_open_batch(
-            content, open_batch_path(directory), topic_id.encode(), run,
-            base_offset=end_offset, leader_epoch=leader_epoch, append_time=append_time,
-        )  # fmt: skip
-    except CorruptDataError:
-        # Handed over, and another one begun, while it was read: the segments have it then.
-        if read_open_batch(directory, _HEAD_BYTES) != content[:_HEAD_BYTES]:
-            return None
-        raise
+    for _ in range(_LOOKS):
+        try:
+            return sealed_open_batch(
+                content, open_batch_path(directory), topic_id.encode(), run,
+                base_offset=end_offset, leader_epoch=leader_epoch, append_time=append_time,
+            )  # fmt: skip
+        except CorruptDataError:
+            # Handed over, and another one begun, while it was read: the segments have it then.
+            again = read_open_batch(directory) or b""
+            if again[:_HEAD_BYTES] == content[:_HEAD_BYTES]:
+                raise
+            content = again
+    return None
 
 
-class LeftRecords:
-    """In a process that only reads: the records of an open batch, shown behind those of the last segment.
+class OpenBatchRecords:
+    """In a process that only reads: what stands acknowledged in an open batch, shown as a segment behind the last one,
+    whether its writer lives or not.
 
     Parameters
     ----------
@@ -138,96 +142,69 @@ class LeftRecords:
     def __init__(self, directory: str, *, trust: bool):
         self._directory = directory
         self._trust = trust
-        self._has_looked = False
-        self._content: bytes | None = None
-        self._head = b""
-        self._segment_path = ""  # of the segment that goes on with them; empty for none
-        self._position = 0
-        self.base_offset = -1  # of the first of them
-        self._covered = b""  # what its file has there
+        self._head = b""  # of what is shown
+        self.segment: Segment | None = None  # None: nothing is shown
 
-    @property
-    def are_shown(self) -> bool:
-        """Whether a segment goes on with some."""
-        return bool(self._segment_path)
-
-    def stored_bytes(self, segment: Segment) -> int:
-        """How many bytes of a segment its file holds."""
-        return self._position if segment.path == self._segment_path else segment.size_bytes
-
-    def look(self) -> None:
-        """Before the segments are opened: what is handed over from here on is found in them."""
-        # Where its writer lives, readers follow the segments: what was shown at the first look is there by the next one.
-        wanted = self._trust and (not self._has_looked or self._is_left())
-        self._has_looked = True
-        self._segment_path = ""
-        self._content = read_open_batch(self._directory) if wanted else None
-        self._head = _acknowledged(self._content)
-
-    def follow_on(self, opened: OpenedLog, *, leader_epoch: int, append_time: bool) -> None:
-        """Has the last segment go on with the records that `look` has found, if they follow on.
-
-        Raises
-        ------
-        StorageFailureError
-        """
-        content, self._content = self._content, None
-        if content is None or not self._head or opened.damage is not None or not opened.segments:
-            return
-        segment = opened.segments[-1]
-        position, end_offset = segment.size_bytes, opened.log_end_offset
-        covered = _bytes_at(segment.path, position)
-        try:
-            batch = left_batch(
-                self._directory, content, end_offset=end_offset, leader_epoch=leader_epoch, append_time=append_time
-            )
-        except CorruptDataError as error:
-            if not opened.report.cut_bytes:
-                opened.report = opened.report._replace(
-                    path=open_batch_path(self._directory), cut_offset=end_offset, cut_bytes=len(content),
-                    reason=error.reason,
-                )
-            return
-        if batch is None:
-            return
-        try:
-            segment.extend(batch)
-        except LogstoreError:  # no room in a segment of 2 GiB: whoever writes the log rolls first
-            return
-        opened.log_end_offset = segment.next_offset
-        self._segment_path, self._position, self._covered = segment.path, position, covered
-        self.base_offset = end_offset
-
-    def has_changed(self) -> bool:
-        """Whether the log is to be opened again: records that were shown so are in the segment by now, or a process has
-        died and left some.
-
-        Raises
-        ------
-        StorageFailureError
-        """
+    def are_there(self) -> bool:
+        """Whether a look may find any."""
         if not self._trust:
             return False
-        head = _acknowledged(read_open_batch(self._directory, _HEAD_BYTES))
-        if not self._segment_path:
-            return bool(head) and head != self._head and self._is_left()
-        if head[:_BLOCK_BYTES] != self._head[:_BLOCK_BYTES]:
-            return True
-        if _bytes_at(self._segment_path, self._position) != self._covered:
-            return True
-        return head != self._head and self._is_left()
+        try:
+            descriptor = os.open(open_batch_path(self._directory), _READ_FLAGS)
+        except OSError:
+            return False
+        try:
+            return any(os.pread(descriptor, _HEAD_BYTES - _WORD_AT, _WORD_AT))
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
 
-    def _is_left(self) -> bool:
-        """Whether the writer is gone."""
-        return lock_owner(os.path.dirname(self._directory)) is None
+    def look(self) -> bytes | None:
+        """The file's bytes, before it is looked where the segments end: what is handed over from here on is found in them.
 
+        Raises
+        ------
+        StorageFailureError
+        """
+        content = read_open_batch(self._directory) if self._trust else None
+        return content if _acknowledged(content) else None
 
-def _bytes_at(path: str, position: int) -> bytes:
-    """As many bytes of a segment's file as a batch's header has; fewer where it ends."""
-    with refusals(path, "read"), contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-        file.seek(position)
-        return file.read(_BATCH_HEADER_BYTES)
-    return b""
+    def show(self, content: bytes | None, end_offset: int, *, leader_epoch: int, append_time: bool,
+             **settings: Any) -> Segment | None:
+        """The segment to show, where records follow on behind the others; the same one as before where they are the same.
+
+        Parameters
+        ----------
+        content : bytes, optional
+            What `look` has found.
+        end_offset : int
+            Where the segments end.
+        leader_epoch : int
+        append_time : bool
+            Whether records of the topic have the time of their append.
+        **settings
+            As of any segment.
+
+        Raises
+        ------
+        CorruptDataError
+            The file is not what was stored; nothing is shown.
+        """
+        before, self.segment = self.segment, None
+        if content is None:
+            return None
+        head = _acknowledged(content)
+        if before is not None and head == self._head and before.base_offset == end_offset:
+            self.segment = before
+            return before
+        batch = left_batch(
+            self._directory, content, end_offset=end_offset, leader_epoch=leader_epoch, append_time=append_time
+        )
+        if batch is not None:
+            path = open_batch_path(self._directory)
+            self.segment, self._head = Segment.in_memory(batch, path, end_offset, **settings), head
+        return self.segment
 
 
 def restore_open_batch(log: Log, *, trust: bool) -> RecoveryReport | None:

@@ -111,11 +111,15 @@ def append(book: Book, broker) -> None:
     book.append_many(log, 4)
 
 
-def burst(book: Book, broker) -> None:
+# In shorter segments nothing is staged.
+STAGED_SETTINGS = {"segment_bytes": 16 * 512, "logstore_batch_bytes": 512}
+
+
+def burst(book: Book, broker, *, is_mapped: bool = True) -> None:
     """Records acknowledged as `appended`, fast enough to be staged, with rolls, a flush and a truncation between."""
     log = broker.topic("t").partition(0)
     log._clock = lambda: 1_700_000_000_000
-    log.reconfigure(log.config.with_changes(logstore_open_batch_mapped=True))
+    log.reconfigure(log.config.with_changes(**STAGED_SETTINGS, logstore_open_batch_mapped=is_mapped))
     for _ in range(3):
         pairs = [book.append(log, durability="appended") for _ in range(30)]
         log.flush()
@@ -126,6 +130,11 @@ def burst(book: Book, broker) -> None:
     book.truncate(log, log.log_end_offset - 3)
     for _ in range(20):
         book.append(log, durability="appended")
+
+
+def burst_of_writes(book: Book, broker) -> None:
+    """Each record of it written."""
+    burst(book, broker, is_mapped=False)
 
 
 def fill_ahead(book: Book, broker) -> None:
@@ -322,6 +331,7 @@ def erase(book: Book, broker) -> None:
 OPERATIONS: dict[str, tuple[Callable, Callable]] = {
     "append": (start_with_records, append),
     "burst": (start_with_records, burst),
+    "burst_of_writes": (start_with_records, burst_of_writes),
     "fill_ahead": (start_with_records, fill_ahead),
     "roll": (start_with_records, roll),
     "truncate": (start_with_records, truncate),
@@ -396,6 +406,7 @@ def kill(operation: str, calls: str, action: int, folder: Path) -> None:
     shim = Shim()
 
     def run(n: int, place: Path, book: Book) -> int:
+        book.survives = "appended"
         shim.arm(str(place / "data"), calls, n, action)
         with logstore.open(place / "data") as broker:
             OPERATIONS[operation][1](book, broker)

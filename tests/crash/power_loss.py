@@ -11,9 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+
+from logstore._native.checksum import crc32c
 
 # Each is tried once at every moment; then come random ones.
 POLICIES = ("nothing", "everything", "sizes", "names", "data", "garbage")
@@ -126,6 +129,8 @@ class Disk:
                 if name and _parent(name) not in state and _parent(name) != "":
                     continue  # its directory is not there
                 state[name] = None if file is None else _content(file, policy, unit, chance)
+                if state[name] and name.endswith("/logstore.open-batch"):
+                    state[name] = _open_batch(len(state[name]), unit, chance)
             yield f"{policy}, units of {unit}", state
 
 
@@ -142,6 +147,20 @@ def _apply_name(names: dict[str, _File | None], call: Call, made: _File | None) 
     elif call.path in names:
         for name in [name for name in names if name == call.path or name.startswith(call.path + "/")]:
             names[call.other + name[len(call.path) :]] = names.pop(name)
+
+
+def _open_batch(size: int, unit: int, chance: random.Random) -> bytes:
+    """What the next run of the system may find in the file that was mapped: each unit as it was made, of another run, or
+    whatever the disk had there. That nobody writes it is all that the record of calls says of it."""
+    content = bytearray(size)
+    struct.pack_into(">4sHH24s16sqq", content, 0, b"LSOB", 1, 0, b"A" * 22, chance.randbytes(16), 20, 1_700_000_000_000)
+    struct.pack_into(">I", content, 64, crc32c(content[:64]))
+    content[72:88] = chance.randbytes(16)
+    content[128:136] = struct.pack(">II", 10, chance.getrandbits(32))
+    for start in range(0, size, unit):
+        if chance.random() < 0.5:
+            content[start : start + unit] = chance.choice((bytes(unit), chance.randbytes(unit)))
+    return bytes(content[:size])
 
 
 def _content(file: _File, policy: str, unit: int, chance: random.Random) -> bytes:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from ledger import Book, Ledger, check_promises, identity_of, read_ledger, records_of
-from operations import SETTINGS, say_to
+from operations import SETTINGS, STAGED_SETTINGS, say_to
 
 import logstore
 
@@ -31,6 +31,9 @@ def write_without_end(directory: Path, book: Book, writer: str, seed: int) -> No
             broker.create_topic("t", **SETTINGS)
             book.say("created t 1")
         log = broker.topic("t").partition(0)
+        if chance.random() < 0.7:  # half of it in a mapped file
+            is_mapped = chance.random() < 0.7
+            log.reconfigure(log.config.with_changes(**STAGED_SETTINGS, logstore_open_batch_mapped=is_mapped))
         book.say("ready")
         while True:
             step = chance.random()

@@ -16,6 +16,8 @@ from ledger import Ledger, check_promises
 from operations import OPERATIONS
 from power_loss import Disk, moments, read_calls, write_state
 
+from logstore.storage.cache_mark import boot_id
+
 SEED = int(os.environ.get("LOGSTORE_CRASH_SEED", "1"))
 STATES = int(os.environ.get("LOGSTORE_CRASH_STATES", "250"))  # an operation
 
@@ -34,6 +36,9 @@ def test_a_power_cut_at_any_moment(operation: str, library: Path, work: Path) ->
     calls = read_calls(work / "calls")
     lines = (work / "ledger").read_text().splitlines()
     chance = random.Random(SEED)
+    if boot_id() is not None:
+        is_mapped = any(call.path.endswith("/logstore.open-batch") for call in calls)
+        assert is_mapped == (operation == "burst"), "short segments have none, but where it is asked for"
     changes = sum(call.kind in "cwtrum" for call in calls)
     assert changes > 20
     seen: set[bytes] = set()

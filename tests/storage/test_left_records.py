@@ -21,7 +21,6 @@ from logstore.broker.backup import backup_directory, restore_directory
 from logstore.errors import LogTruncatedError
 from logstore.storage.cache_mark import boot_id
 from logstore.storage.config import TopicConfig
-from logstore.storage.directory_lock import DirectoryLock
 from logstore.storage.erasure import count_key
 from logstore.storage.log import Log
 from logstore.storage.verification import verify_partition
@@ -48,7 +47,6 @@ def check_reads(log: Log, count: int) -> None:
     found = log.offset_for_timestamp(NOW_MS)
     assert found is not None
     assert found.offset == 0
-    assert log.segments[-1].next_offset == count
 
 
 @pytest.mark.parametrize(
@@ -117,7 +115,8 @@ def test_a_reader_goes_on_when_the_next_writer_takes_them_over(burst, tmp_path):
         assert [record.value for record in held] == [value_of(number) for number in range(60)]
 
 
-def test_a_reader_that_was_there_before_sees_them_with_its_next_look(burst, tmp_path):  # noqa: F811
+@pytest.mark.parametrize("look", ["refresh", "catch_up"])
+def test_a_reader_that_was_there_before_sees_them_with_its_next_look(burst, tmp_path, look):  # noqa: F811
     log = burst()
     place = tmp_path / "killed" / "orders-0"
     shutil.copytree(log.path, place, ignore=shutil.ignore_patterns(FILE))
@@ -126,30 +125,51 @@ def test_a_reader_that_was_there_before_sees_them_with_its_next_look(burst, tmp_
         assert handed_over < 60
         cursor = reader.cursor(0)
         assert sum(batch.records_count for batch in cursor) == handed_over
-        lock = DirectoryLock(str(place.parent))
+        assert not reader.catch_up()
         shutil.copy(Path(log.path, FILE), place / FILE)
-        assert not reader.refresh(), "its writer lives, and is about to hand over"
-        lock.release()
-        assert reader.refresh()
+        assert getattr(reader, look)()
+        assert not getattr(reader, look)()
         assert [batch.base_offset for batch in cursor] == [handed_over]
         check_reads(reader, 60)
 
 
-def test_a_reader_of_a_living_writer_sees_what_was_acknowledged_when_it_opens(burst):  # noqa: F811
+@pytest.mark.parametrize("look", ["refresh", "catch_up"])
+def test_a_reader_of_a_living_writer_sees_what_is_acknowledged_with_each_look(burst, look):  # noqa: F811
     log = burst()
     with Log(log.path, read_only=True) as reader:
-        assert log.staged, "nothing but reading"
         check_reads(reader, 60)
-        append(log, 5, 60)
-        assert not reader.refresh(), "they are handed over soon"
-        assert log.log_end_offset == 65  # hands over
-        assert reader.refresh()
-        check_reads(reader, 65)
+        cursor, columns, records = reader.cursor(0), reader.column_cursor(0), iter(reader.read(follow=True, timeout=5))
+        assert sum(batch.records_count for batch in cursor) == sum(len(batch) for batch in columns) == 60
+        assert [next(records).offset for _ in range(60)] == list(range(60))
+        for end in range(61, 70):
+            append(log, 1, end - 1)
+            assert log.staged, "nothing but reading"
+            assert getattr(reader, look)()
+            check_reads(reader, end)
+            assert not getattr(reader, look)()
+            assert [batch.last_offset for batch in cursor] == [end - 1]
+            assert sum(len(batch) for batch in columns) == 1
+            assert next(records).value == value_of(end - 1)
+        assert log.log_end_offset == 69  # hands over
+        getattr(reader, look)()
+        assert reader.segments[-1].next_offset == 69
+        check_reads(reader, 69)
         log.roll()
-        append(log, 30, 65)
-        assert log.log_end_offset == 95
-        assert reader.refresh()
-        check_reads(reader, 95)
+        append(log, 30, 69)
+        assert log.staged
+        assert getattr(reader, look)()
+        check_reads(reader, 99)
+        assert log.log_end_offset == 99
+        append(log, 30, 99)
+        assert log.staged, "the next batch, of which the reader has seen nothing in the file before"
+        assert getattr(reader, look)()
+        check_reads(reader, 129)
+        assert [record.offset for record in (next(records) for _ in range(60))] == list(range(69, 129))
+        assert cursor.next_batch().base_offset <= 69
+        log.append(b"later", timestamp=NOW_MS + 5)
+        assert log.staged
+        assert getattr(reader, look)()
+        assert reader.offset_for_timestamp(NOW_MS + 1) == (129, NOW_MS + 5)
 
 
 def test_a_reader_whose_records_are_cut_learns_it(burst, tmp_path):  # noqa: F811

@@ -42,11 +42,9 @@ enum {
  * on a FIFO, close-on-exec, mode 0640. LS_IO with reason "open" (os_errno says why), or LS_IO, "not a regular file". */
 ls_status ls_file_open(const char *path, int mode, ls_file **out, ls_fault *fault);
 
-/* A file to read that goes on in memory: what stands below `position` is that of `below`, which is closed with it, and from
- * there on are the bytes given, which are copied, whatever `below` has there. Where `below` is shorter, it ends there.
- * LS_INVALID_ARGUMENT, LS_NO_MEMORY: `below` is still the caller's. */
-ls_status ls_file_extend(ls_file *below, int64_t position, const uint8_t *bytes, size_t size, ls_file **out,
-                         ls_fault *fault);
+/* A file to read that holds the bytes given, which are copied, and is in memory alone. LS_INVALID_ARGUMENT: over 2^31-1
+ * bytes; LS_NO_MEMORY. */
+ls_status ls_file_in_memory(const uint8_t *bytes, size_t size, ls_file **out, ls_fault *fault);
 
 /* The operations, by name. */
 static inline ls_status ls_file_read(ls_file *file, int64_t position, uint8_t *out, size_t size, size_t *got,

@@ -22,6 +22,7 @@ enum {
     LS_OPEN_BATCH_BASE_OFFSET_AT = 48,    /* i64 */
     LS_OPEN_BATCH_BASE_TIMESTAMP_AT = 56, /* i64 */
     LS_OPEN_BATCH_CRC_AT = 64,            /* u32, of what stands before it */
+    LS_OPEN_BATCH_BOOT_ID_AGAIN_AT = 72,  /* 16 bytes: no change of one of them makes another run of this one */
     LS_OPEN_BATCH_COMMIT_AT = 128,        /* u32 bytes of records, u32 their CRC xor the block's; zeros: none */
     LS_OPEN_BATCH_RECORDS_AT = 4096,
     LS_OPEN_BATCH_TOPIC_ID_BYTES = 24,
@@ -72,8 +73,8 @@ typedef struct ls_open_batch_content {
 } ls_open_batch_content;
 
 /* Reads a file's bytes, written for this topic in this run of the system. LS_END: no record is acknowledged in
- * it, or it is another topic's or of another run, which says nothing. LS_CORRUPT, LS_TORN (shorter than it says),
- * LS_UNSUPPORTED (another version). */
+ * it, or it is another topic's or of another run, which says nothing; whatever a power cut left of one is of another
+ * run. LS_CORRUPT, LS_TORN (shorter than it says), LS_UNSUPPORTED (another version). */
 ls_status ls_open_batch_read(const uint8_t *bytes, size_t size, const uint8_t *topic_id, const uint8_t *boot_id,
                              ls_open_batch_content *out, ls_fault *fault);
 

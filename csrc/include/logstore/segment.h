@@ -225,11 +225,6 @@ ls_status ls_segment_recover(ls_segment *segment, int64_t position, int64_t next
 ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes, int64_t next_offset,
                                     ls_fault *fault);
 
-/* For a reader process, before anybody reads the segment: one whole, sealed batch follows on that is in no file, in place of
- * whatever stands behind the published size. As ls_segment_append where it does not follow on or has no room, and LS_CORRUPT
- * and the like where it is no batch: nothing has changed then. */
-ls_status ls_segment_extend(ls_segment *segment, const uint8_t *batch, size_t batch_bytes, ls_fault *fault);
-
 /* For a reader process: looks for batches written behind the published size since, and publishes what is
  * whole and valid (CRC checked). An incomplete or not yet valid batch at the end is left for the next call.
  * *grew: bytes published, also when a read fails half way. LS_TORN: the file is shorter than what was
