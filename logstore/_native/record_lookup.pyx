@@ -244,12 +244,19 @@ cdef Record first_of(Slot *slot, int64_t offset):
     """Of a batch that is looked into for the second time, or has gaps."""
     cdef CachedBatch entry = <CachedBatch>slot.entry
     cdef RecordBatch batch = entry.batch
+    mark_again(slot)
+    return record_of(batch, offset, entry)
+
+
+cdef int mark_again(Slot *slot) except -1:
+    """Notes where the records of a batch start that is looked into for the second time."""
+    cdef CachedBatch entry = <CachedBatch>slot.entry
     if not slot.used:
         slot.used = True
         if entry.marks == NULL and entry.starts == NULL:
             mark(entry)
             slot.starts = entry.starts
-    return record_of(batch, offset, entry)
+    return 0
 
 
 cdef Record committed_record_at(LogState log, int64_t offset, object isolation_level):
@@ -301,12 +308,39 @@ cdef Record look_up_slowly(LogState log, int64_t offset):
     return None if batch is None else record_of(batch, offset, None)
 
 
+cdef CachedBatch kept_batch(LogState log, Segment segment, int64_t offset):
+    cdef Place place
+    cdef Slot *slot
+    cdef size_t number, other
+    if log.lookup_number == 0:
+        prepare(log)
+    place.truncation_count = log.truncation_count
+    place.replacement_count = log.replacement_count
+    place.slot = number = slot_of(log, segment, ls_segment_find_entry(segment.segment, offset))
+    for other in range(4):
+        if other == 2:
+            ls_segment_plan_fetch(segment.segment, offset, log.looked_up_at_entry, &place.plan)
+            if fetch(log, segment, offset, &place) is None:
+                return None
+        slot = &slots[number ^ (other & 1)]
+        if serves(slot, log, offset):
+            if slot.starts == NULL:
+                mark_again(slot)
+            slot.used = True
+            return <CachedBatch>slot.entry
+    return None
+
+
 cdef Record look_up(LogState log, Segment segment, int64_t offset, Place *place):
-    """By one read."""
+    cdef RecordBatch batch = fetch(log, segment, offset, place)
+    return look_up_slowly(log, offset) if batch is None else record_of(batch, offset, None)
+
+
+cdef RecordBatch fetch(LogState log, Segment segment, int64_t offset, Place *place):
+    """The batch that holds an offset, by one read, and from now on kept; None where it takes a second look."""
     cdef Chunk chunk = Chunk.create(place.plan.room_bytes)
     cdef CachedBatch entry
     cdef RecordBatch batch
-    cdef Record record
     cdef Slot filled
     cdef ls_batch_location location
     cdef ls_batch_header header
@@ -325,11 +359,10 @@ cdef Record look_up(LogState log, Segment segment, int64_t offset, Place *place)
                                        &fault)
     if (status != LS_OK or ls_batch_last_offset(&header) >= segment.options.end_offset_max
             or place.truncation_count != log.truncation_count):
-        return look_up_slowly(log, offset)
+        return None
     log.looked_up_at_entry = location.position == place.plan.upto_position
     chunk.size = (data - chunk.data) + <Py_ssize_t>ls_batch_size_bytes(&header)
     batch = RecordBatch.wrap(chunk, data, &header, log.topic, log.partition, segment.path, location.position)
-    record = record_of(batch, offset, None)
     entry = cacheable(batch, chunk)
     if entry is not None:
         keep(entry)
@@ -348,7 +381,7 @@ cdef Record look_up(LogState log, Segment segment, int64_t offset, Place *place)
                 put(place.slot ^ 1, &slots[place.slot])
                 slots[place.slot].entry = NULL
             put(place.slot, &filled)
-    return record
+    return batch
 
 
 cdef CachedBatch cacheable(RecordBatch batch, Chunk chunk):
@@ -361,6 +394,7 @@ cdef CachedBatch cacheable(RecordBatch batch, Chunk chunk):
         return None
     entry = CachedBatch.__new__(CachedBatch)
     entry.batch = batch
+    entry.entry_offset = -1
     entry.size_bytes = besides_bytes + chunk.capacity
     if chunk.capacity > size_bytes + size_bytes // 4:
         own = Chunk.create(size_bytes)
@@ -426,6 +460,8 @@ cdef int mark(CachedBatch entry) except -1:
     cdef int32_t i = 0
     cdef uint32_t *starts
     cdef Mark *marks
+    cdef bint in_order = True
+    cdef int64_t timestamp = -1
     # Every record takes at least 7 bytes, whatever the header says.
     if batch.header.attributes & LS_ATTRIBUTE_CONTROL or not 0 < count <= (batch.payload_end - batch.payload) // 7:
         return 0
@@ -439,9 +475,12 @@ cdef int mark(CachedBatch entry) except -1:
             status = ls_record_iterator_next(&iterator, &raw, &fault)
             if status == LS_OK:
                 marks[i].delta = iterator.previous_delta
+                in_order = in_order and raw.timestamp >= timestamp
+                timestamp = raw.timestamp
                 i += 1
         if status == LS_END and count == batch.header.last_offset_delta + 1:
             entry.starts = starts
+            entry.in_order = in_order
             starts = NULL
         elif status == LS_END:
             entry.marks = marks

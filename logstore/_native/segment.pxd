@@ -22,6 +22,7 @@ cdef class Segment:
     cdef bint counted                   # among the sealed segments that are open
 
     cdef void know_facts(self, int64_t size_bytes, int64_t max_timestamp, int64_t modified_ms) noexcept
+    cdef int64_t latest_timestamp(self) except? -2
     cdef int ensure_open(self) except -1
     cdef Segment opened(self)
     cdef int open_file(self, int mode, const ls_segment_state *state) except -1

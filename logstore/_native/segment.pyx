@@ -430,15 +430,21 @@ cdef class Segment:
     @property
     def max_timestamp(self):
         """Largest timestamp in ms; -1 for none."""
+        return self.latest_timestamp()
+
+    cdef int64_t latest_timestamp(self) except? -2:
         cdef ls_segment_state state
         cdef int64_t timestamp = -1
         cdef int64_t offset = -1
         cdef ls_time_index *index
-        cdef Segment own
-        if self.segment == NULL and (
-                closing := closing_timestamp(self.path, self.base_offset, self.options.end_offset_max)) is not None:
-            return closing
-        own = self.opened()
+        cdef Segment own = self
+        if self.segment == NULL:
+            if self.knows_facts:
+                return self.known_max_timestamp
+            closing = closing_timestamp(self.path, self.base_offset, self.options.end_offset_max)
+            if closing is not None:
+                return closing
+            own = self.opened()
         ls_segment_get_state(own.segment, &state)
         index = ls_segment_time_index(own.segment)
         if ls_time_index_count(index) > 0:

@@ -15,6 +15,7 @@ from logstore._native.record_batch import RecordBatch
 from logstore._native.record_reader import RecordReader
 from logstore._native.segment import Segment
 from logstore._native.segment_opening import reopen_segment
+from logstore._native.timestamp_lookup import find_timestamp
 from logstore.errors import CorruptDataError, OffsetOutOfRangeError, StorageFailureError
 from logstore.model import IsolationLevel, OffsetAndTimestamp, RecoveryReport
 from logstore.positions import Position, resolve_position
@@ -232,6 +233,8 @@ class ReadableLog(ProducerLog):
                     raise
 
     def _offset_for_timestamp(self, timestamp: int) -> OffsetAndTimestamp | None:
+        if (found := find_timestamp(self, timestamp)) is not None:
+            return OffsetAndTimestamp(*found)
         log_start_offset = self.log_start_offset
         for segment in self.readable_segments:
             try:
@@ -242,8 +245,8 @@ class ReadableLog(ProducerLog):
                     continue
                 raise
             from_offset = max(log_start_offset, segment.base_offset)
-            while (found := segment.find_timestamp(timestamp, from_offset)) is not None:
-                _, _, base_offset, last_offset = found
+            while (place := segment.find_timestamp(timestamp, from_offset)) is not None:
+                _, _, base_offset, last_offset = place
                 if base_offset >= self.log_end_offset:
                     return None
                 batch = LogCursor(self, max(base_offset, log_start_offset), last_offset + 1).next_batch()

@@ -1,0 +1,3 @@
+from logstore._native.log_state import LogState
+
+def find_timestamp(log: LogState, timestamp: int) -> tuple[int, int] | None: ...
