@@ -141,16 +141,17 @@ class OpenBatchRecords:
 
     def __init__(self, directory: str, *, trust: bool):
         self._directory = directory
+        self._path = open_batch_path(directory)
         self._trust = trust
         self._head = b""  # of what is shown
         self.segment: Segment | None = None  # None: nothing is shown
 
     def are_there(self) -> bool:
-        """Whether a look may find any."""
-        if not self._trust:
+        """Whether a look may find any. Readers ask before they sleep: without a file, which is the rule, one call."""
+        if not self._trust or not os.access(self._path, os.F_OK):
             return False
         try:
-            descriptor = os.open(open_batch_path(self._directory), _READ_FLAGS)
+            descriptor = os.open(self._path, _READ_FLAGS)
         except OSError:
             return False
         try:
@@ -202,8 +203,7 @@ class OpenBatchRecords:
             self._directory, content, end_offset=end_offset, leader_epoch=leader_epoch, append_time=append_time
         )
         if batch is not None:
-            path = open_batch_path(self._directory)
-            self.segment, self._head = Segment.in_memory(batch, path, end_offset, **settings), head
+            self.segment, self._head = Segment.in_memory(batch, self._path, end_offset, **settings), head
         return self.segment
 
 
