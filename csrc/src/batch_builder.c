@@ -12,6 +12,7 @@ enum {
      * 6 to 31 are overhead. */
     LENGTH_TWO_BYTES_MIN = 64 - 6,
     LENGTH_TWO_BYTES_MAX = 8191 - 31,
+    SHORT_BYTES_MAX = 128,
     CAPACITY_BYTES_MIN = 256,
     /* The largest batch, too: what fits into the buffer fits into the format. */
     CAPACITY_BYTES_MAX = INT32_MAX
@@ -131,10 +132,15 @@ static LS_ALWAYS_INLINE uint8_t *put_bits(uint8_t *at, uint64_t bits) {
     return put_short_bits(at, bits);
 }
 
-/* Short ones without a call, by two overlapping blocks: never reads outside of [from, from + size). */
-static LS_ALWAYS_INLINE uint8_t *put_bytes(uint8_t *to, const uint8_t *from, size_t size) {
+/* Up to SHORT_BYTES_MAX, without a call: by blocks that overlap. Never reads outside of [from, from + size). */
+static LS_ALWAYS_INLINE uint8_t *put_short_bytes(uint8_t *to, const uint8_t *from, size_t size) {
     if (size > 32) {
-        memcpy(to, from, size);
+        memcpy(to, from, 32);
+        memcpy(to + size - 32, from + size - 32, 32);
+        if (size > 64) {
+            memcpy(to + 32, from + 32, 32);
+            memcpy(to + size - 64, from + size - 64, 32);
+        }
     } else if (size >= 16) {
         memcpy(to, from, 16);
         memcpy(to + size - 16, from + size - 16, 16);
@@ -152,6 +158,12 @@ static LS_ALWAYS_INLINE uint8_t *put_bytes(uint8_t *to, const uint8_t *from, siz
     return to + size;
 }
 
+static LS_ALWAYS_INLINE uint8_t *put_bytes(uint8_t *to, const uint8_t *from, size_t size) {
+    if (LS_LIKELY(size <= SHORT_BYTES_MAX)) return put_short_bytes(to, from, size);
+    memcpy(to, from, size);
+    return to + size;
+}
+
 /* What a record's length says, when it has no headers. */
 static LS_ALWAYS_INLINE uint64_t plain_body_bytes(uint64_t timestamp_bits, uint32_t offset_bits,
                                                   int32_t key_bytes, int32_t value_bytes) {
@@ -164,16 +176,17 @@ static LS_ALWAYS_INLINE uint64_t record_size_bytes(uint64_t body_bytes) {
     return bits_size_bytes(body_bytes << 1) + body_bytes;
 }
 
-/* What stands between a record's length and its headers' count. */
+/* What stands between a record's length and its headers' count. Spans by value: no byte that is stored can be
+ * part of them, so that they stay in registers. */
 static LS_ALWAYS_INLINE uint8_t *put_fields(uint8_t *at, uint64_t timestamp_bits, uint32_t offset_bits,
-                                            const ls_span *key, const ls_span *value) {
+                                            ls_span key, ls_span value) {
     *at++ = 0; /* attributes */
     at = put_bits(at, timestamp_bits);
     at = put_bits(at, offset_bits);
-    at = put_bits(at, length_bits(key->size_bytes));
-    at = put_bytes(at, key->bytes, (size_t)span_size_bytes(key->size_bytes));
-    at = put_bits(at, length_bits(value->size_bytes));
-    return put_bytes(at, value->bytes, (size_t)span_size_bytes(value->size_bytes));
+    at = put_bits(at, length_bits(key.size_bytes));
+    at = put_bytes(at, key.bytes, (size_t)span_size_bytes(key.size_bytes));
+    at = put_bits(at, length_bits(value.size_bytes));
+    return put_bytes(at, value.bytes, (size_t)span_size_bytes(value.size_bytes));
 }
 
 static ls_status refuse_timestamp(int64_t timestamp, ls_fault *fault) {
@@ -206,8 +219,8 @@ size_t ls_record_size_bytes_max(int32_t key_bytes, int32_t value_bytes, const ls
 }
 
 /* Everything that the hot path does not do: headers, growth, the batch's limit, refusals. */
-static LS_NOINLINE ls_status append_slowly(ls_batch_builder *builder, int64_t timestamp, const ls_span *key,
-                                           const ls_span *value, const ls_record_header *headers,
+static LS_NOINLINE ls_status append_slowly(ls_batch_builder *builder, int64_t timestamp, ls_span key,
+                                           ls_span value, const ls_record_header *headers,
                                            int32_t headers_count, ls_fault *fault) {
     if (timestamp < -1) return refuse_timestamp(timestamp, fault);
     if (headers_count < 0) {
@@ -216,7 +229,7 @@ static LS_NOINLINE ls_status append_slowly(ls_batch_builder *builder, int64_t ti
     int64_t base_timestamp = base_timestamp_for(builder, timestamp);
     uint64_t timestamp_bits = zigzag_encode(timestamp_delta(timestamp, base_timestamp));
     uint32_t offset_bits = (uint32_t)builder->records_count << 1;
-    uint64_t body_bytes = plain_body_bytes(timestamp_bits, offset_bits, key->size_bytes, value->size_bytes);
+    uint64_t body_bytes = plain_body_bytes(timestamp_bits, offset_bits, key.size_bytes, value.size_bytes);
     uint32_t count_bits = length_bits(headers_count);
     body_bytes += bits_size_bytes(count_bits) - 1;
     for (int32_t i = 0; i < headers_count; i++) {
@@ -252,38 +265,56 @@ static LS_NOINLINE ls_status append_slowly(ls_batch_builder *builder, int64_t ti
 /* A record without headers, where the bound says that it fits. Its length is written last: how many bytes
  * that takes is nearly always clear from the bytes alone, and working it out beforehand costs more than
  * moving the rare record that crosses from one byte to two. */
-static LS_ALWAYS_INLINE void put_plain_record(ls_batch_builder *builder, int64_t timestamp,
-                                              const ls_span *key, const ls_span *value) {
+static LS_ALWAYS_INLINE void put_plain_record(ls_batch_builder *builder, int64_t timestamp, ls_span key,
+                                              ls_span value) {
     int64_t base_timestamp = base_timestamp_for(builder, timestamp);
     uint64_t timestamp_bits = zigzag_encode(timestamp_delta(timestamp, base_timestamp));
     uint32_t offset_bits = (uint32_t)builder->records_count << 1;
-    uint64_t bytes = span_size_bytes(key->size_bytes) + span_size_bytes(value->size_bytes);
+    uint64_t bytes = span_size_bytes(key.size_bytes) + span_size_bytes(value.size_bytes);
+    uint64_t length_bytes = 2;
+    if (bytes < LENGTH_TWO_BYTES_MIN) {
+        length_bytes = 1;
+    } else if (bytes > LENGTH_TWO_BYTES_MAX) {
+        length_bytes = bits_size_bytes(
+            plain_body_bytes(timestamp_bits, offset_bits, key.size_bytes, value.size_bytes) << 1);
+    }
     uint8_t *start = builder->buffer + builder->size_bytes;
-    uint8_t *at;
-    if (LS_LIKELY(bytes >= LENGTH_TWO_BYTES_MIN && bytes <= LENGTH_TWO_BYTES_MAX)) {
-        at = put_fields(start + 2, timestamp_bits, offset_bits, key, value);
-        *at++ = 0; /* no headers */
-        put_short_bits(start, (uint64_t)(at - start - 2) << 1);
-    } else if (bytes < LENGTH_TWO_BYTES_MIN) {
-        at = put_fields(start + 1, timestamp_bits, offset_bits, key, value);
-        *at++ = 0;
-        size_t body_bytes = (size_t)(at - start - 1);
-        if (LS_UNLIKELY(body_bytes >= 64)) {
-            memmove(start + 2, start + 1, body_bytes);
+    uint8_t *at = put_fields(start + length_bytes, timestamp_bits, offset_bits, key, value);
+    *at++ = 0; /* no headers */
+    uint64_t body_bytes = (uint64_t)(at - start) - length_bytes;
+    if (length_bytes == 2) {
+        put_short_bits(start, body_bytes << 1);
+    } else {
+        if (length_bytes == 1 && body_bytes >= 64) {
+            memmove(start + 2, start + 1, (size_t)body_bytes);
             at++;
         }
-        put_bits(start, (uint64_t)body_bytes << 1);
-    } else {
-        uint64_t body_bytes =
-            plain_body_bytes(timestamp_bits, offset_bits, key->size_bytes, value->size_bytes);
-        at = put_bits(start, body_bytes << 1);
-        at = put_fields(at, timestamp_bits, offset_bits, key, value);
-        *at++ = 0;
+        put_bits(start, body_bytes << 1);
     }
     builder->size_bytes = (size_t)(at - builder->buffer);
     builder->base_timestamp = base_timestamp;
     if (timestamp > builder->max_timestamp) builder->max_timestamp = timestamp;
     builder->records_count++;
+}
+
+/* Of a length that surely takes two bytes, of parts that are copied without a call: then what puts it is
+ * straight stores, and saves no registers. */
+static LS_ALWAYS_INLINE bool is_usual(ls_span key, ls_span value) {
+    return key.size_bytes <= SHORT_BYTES_MAX && value.size_bytes <= SHORT_BYTES_MAX &&
+           span_size_bytes(key.size_bytes) + span_size_bytes(value.size_bytes) >= LENGTH_TWO_BYTES_MIN;
+}
+
+static LS_NOINLINE ls_status put_unusual_record(ls_batch_builder *builder, int64_t timestamp, ls_span key,
+                                                ls_span value) {
+    put_plain_record(builder, timestamp, key, value);
+    return LS_OK;
+}
+
+static LS_ALWAYS_INLINE ls_status put_record(ls_batch_builder *builder, int64_t timestamp, ls_span key,
+                                             ls_span value) {
+    if (LS_UNLIKELY(!is_usual(key, value))) return put_unusual_record(builder, timestamp, key, value);
+    put_plain_record(builder, timestamp, key, value);
+    return LS_OK;
 }
 
 ls_status ls_batch_builder_append(ls_batch_builder *builder, int64_t timestamp, ls_span key, ls_span value,
@@ -292,21 +323,28 @@ ls_status ls_batch_builder_append(ls_batch_builder *builder, int64_t timestamp, 
         RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key.size_bytes) + span_size_bytes(value.size_bytes);
     if (LS_UNLIKELY(headers_count != 0 || timestamp < -1 ||
                     builder->capacity_bytes - builder->size_bytes < bound)) {
-        return append_slowly(builder, timestamp, &key, &value, headers, headers_count, fault);
+        return append_slowly(builder, timestamp, key, value, headers, headers_count, fault);
     }
-    put_plain_record(builder, timestamp, &key, &value);
-    return LS_OK;
+    return put_record(builder, timestamp, key, value);
+}
+
+ls_status ls_batch_builder_join(ls_batch_builder *builder, int64_t timestamp, ls_span key, ls_span value,
+                                size_t limit_bytes) {
+    uint64_t bound = builder->size_bytes + RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key.size_bytes) +
+                     span_size_bytes(value.size_bytes);
+    if (LS_UNLIKELY(bound > limit_bytes || bound > builder->capacity_bytes || timestamp < -1)) return LS_FULL;
+    return put_record(builder, timestamp, key, value);
 }
 
 /* ---- many records ------------------------------------------------------------------------------ */
 
 /* One record by its exact size, where the bound does not fit. LS_FULL: it would pass `limit_bytes`. */
-static LS_NOINLINE ls_status append_within(ls_batch_builder *builder, int64_t timestamp, const ls_span *key,
-                                           const ls_span *value, size_t limit_bytes, ls_fault *fault) {
+static LS_NOINLINE ls_status append_within(ls_batch_builder *builder, int64_t timestamp, ls_span key,
+                                           ls_span value, size_t limit_bytes, ls_fault *fault) {
     if (builder->records_count > 0) {
         uint64_t timestamp_bits = zigzag_encode(timestamp_delta(timestamp, builder->base_timestamp));
         uint64_t body_bytes = plain_body_bytes(timestamp_bits, (uint32_t)builder->records_count << 1,
-                                               key->size_bytes, value->size_bytes);
+                                               key.size_bytes, value.size_bytes);
         uint64_t size_bytes = builder->size_bytes + record_size_bytes(body_bytes);
         if (size_bytes > limit_bytes || size_bytes > INT32_MAX) return LS_FULL;
     }
@@ -324,14 +362,15 @@ static LS_ALWAYS_INLINE void fetch_bytes(const ls_span *span) {
 ls_status ls_batch_builder_append_many(ls_batch_builder *builder, const ls_span *keys, const ls_span *values,
                                        const int64_t *timestamps, int64_t timestamp, size_t count,
                                        size_t limit_bytes, size_t *appended, ls_fault *fault) {
-    static const ls_span null_span = {NULL, -1};
+    const ls_span null_span = {NULL, -1};
     const ls_batch_mark mark = ls_batch_builder_mark(builder);
     /* In a local, which the bytes stored in the buffer can't be part of: its fields stay in registers. */
     ls_batch_builder own = *builder;
     size_t i = 0;
     while (i < count) {
         int64_t record_timestamp = timestamps != NULL ? timestamps[i] : timestamp;
-        const ls_span *key = keys != NULL ? &keys[i] : &null_span;
+        ls_span key = keys != NULL ? keys[i] : null_span;
+        ls_span value = values[i];
         if (i + RECORDS_AHEAD < count) {
             fetch_bytes(&values[i + RECORDS_AHEAD]);
             if (keys != NULL) LS_PREFETCH(keys[i + RECORDS_AHEAD].bytes);
@@ -341,11 +380,11 @@ ls_status ls_batch_builder_append_many(ls_batch_builder *builder, const ls_span 
             return refuse_timestamp(record_timestamp, fault);
         }
         size_t room_bytes = own.capacity_bytes < limit_bytes ? own.capacity_bytes : limit_bytes;
-        uint64_t bound = own.size_bytes + RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key->size_bytes) +
-                         span_size_bytes(values[i].size_bytes);
+        uint64_t bound = own.size_bytes + RECORD_OVERHEAD_BYTES_MAX + span_size_bytes(key.size_bytes) +
+                         span_size_bytes(value.size_bytes);
         if (LS_UNLIKELY(bound > room_bytes)) {
             *builder = own;
-            ls_status status = append_within(builder, record_timestamp, key, &values[i], limit_bytes, fault);
+            ls_status status = append_within(builder, record_timestamp, key, value, limit_bytes, fault);
             if (status == LS_FULL) break;
             if (status != LS_OK) {
                 ls_batch_builder_rewind(builder, mark);
@@ -353,7 +392,7 @@ ls_status ls_batch_builder_append_many(ls_batch_builder *builder, const ls_span 
             }
             own = *builder;
         } else {
-            put_plain_record(&own, record_timestamp, key, &values[i]);
+            put_plain_record(&own, record_timestamp, key, value);
         }
         i++;
     }

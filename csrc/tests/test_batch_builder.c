@@ -106,7 +106,7 @@ static void test_every_size(void) {
     static ls_span keys[SIZES_COUNT * 2], values[SIZES_COUNT * 2];
     static int64_t timestamps[SIZES_COUNT * 2];
     size_t count = SIZES_COUNT + sizeof edges / sizeof edges[0];
-    for (int32_t key_bytes = -1; key_bytes < 40; key_bytes += key_bytes < 2 ? 1 : 7) {
+    for (int32_t key_bytes = -1; key_bytes < 140; key_bytes += key_bytes < 2 ? 1 : key_bytes < 40 ? 7 : 21) {
         for (size_t i = 0; i < count; i++) {
             int32_t value_bytes = i < SIZES_COUNT ? (int32_t)i - 1 : edges[i - SIZES_COUNT];
             uint8_t *value = malloc(value_bytes > 0 ? (size_t)value_bytes : 1);
@@ -119,14 +119,16 @@ static void test_every_size(void) {
             timestamps[i] = 1700000000000 + (int64_t)(i % 5) * (i % 3 == 0 ? 1 : 40000000);
         }
         ls_fault fault = no_fault;
-        ls_batch_builder one = {0}, many = {0};
+        ls_batch_builder one = {0}, many = {0}, joined = {0};
         REQUIRE_INT(ls_batch_builder_init(&one, 1 << 17, &fault), LS_OK);
         REQUIRE_INT(ls_batch_builder_init(&many, 0, &fault), LS_OK);
+        REQUIRE_INT(ls_batch_builder_init(&joined, 1 << 18, &fault), LS_OK);
         size_t bound = LS_BATCH_HEADER_BYTES;
         for (size_t i = 0; i < count; i++) {
             bound += ls_record_size_bytes_max(keys[i].size_bytes, values[i].size_bytes, NULL, 0);
             CHECK_INT(ls_batch_builder_append(&one, timestamps[i], keys[i], values[i], NULL, 0, &fault),
                       LS_OK);
+            CHECK_INT(ls_batch_builder_join(&joined, timestamps[i], keys[i], values[i], SIZE_MAX), LS_OK);
         }
         CHECK(one.size_bytes <= bound);
         size_t appended = 0;
@@ -137,8 +139,11 @@ static void test_every_size(void) {
         CHECK_INT(many.size_bytes, one.size_bytes);
         check_reads_back(&one, keys, values, timestamps, count);
         check_reads_back(&many, keys, values, timestamps, count);
+        check_reads_back(&joined, keys, values, timestamps, count);
         if (many.size_bytes == one.size_bytes) CHECK_BYTES(many.buffer, one.buffer, one.size_bytes);
         CHECK_INT(one.max_timestamp, many.max_timestamp);
+        CHECK_INT(one.max_timestamp, joined.max_timestamp);
+        ls_batch_builder_free(&joined);
         ls_batch_builder_free(&one);
         ls_batch_builder_free(&many);
         for (size_t i = 0; i < count; i++) {
@@ -217,6 +222,32 @@ static void test_many_stops_at_the_limit(void) {
         CHECK_INT(more, 0);
         ls_batch_builder_free(&builder);
     }
+}
+
+/* What joins surely fits, into the buffer and below the limit; anything else changes nothing. */
+static void test_joins_where_it_surely_fits(void) {
+    ls_fault fault = no_fault;
+    ls_batch_builder builder = {0};
+    REQUIRE_INT(ls_batch_builder_init(&builder, 256, &fault), LS_OK);
+    const ls_span key = text_span("key"), value = text_span("value");
+    const size_t bound = ls_record_size_bytes_max(key.size_bytes, value.size_bytes, NULL, 0);
+    CHECK_INT(ls_batch_builder_join(&builder, 5, key, value, 0), LS_FULL);
+    CHECK_INT(ls_batch_builder_join(&builder, 5, key, value, builder.size_bytes + bound - 1), LS_FULL);
+    CHECK_INT(ls_batch_builder_join(&builder, -2, key, value, SIZE_MAX), LS_FULL);
+    CHECK_INT(builder.records_count, 0);
+    CHECK_INT(builder.size_bytes, LS_BATCH_HEADER_BYTES);
+    CHECK_INT(ls_batch_builder_join(&builder, 5, key, value, builder.size_bytes + bound), LS_OK);
+    CHECK_INT(builder.records_count, 1);
+    CHECK_INT(builder.base_timestamp, 5);
+    while (builder.capacity_bytes - builder.size_bytes >= bound) {
+        REQUIRE_INT(ls_batch_builder_join(&builder, 7, key, value, SIZE_MAX), LS_OK);
+    }
+    const size_t size_bytes = builder.size_bytes;
+    CHECK_INT(ls_batch_builder_join(&builder, 9, key, value, SIZE_MAX), LS_FULL);
+    CHECK_INT(builder.size_bytes, size_bytes);
+    CHECK_INT(builder.max_timestamp, 7);
+    CHECK_INT(builder.capacity_bytes, 256);
+    ls_batch_builder_free(&builder);
 }
 
 static void test_larger_than_the_format(void) {
@@ -359,6 +390,7 @@ int main(void) {
     RUN(test_lengths_are_minimal);
     RUN(test_many_records_grow);
     RUN(test_many_stops_at_the_limit);
+    RUN(test_joins_where_it_surely_fits);
     RUN(test_larger_than_the_format);
     RUN(test_refusals_change_nothing);
     RUN(test_mark_and_rewind);

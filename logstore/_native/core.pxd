@@ -260,6 +260,8 @@ cdef extern from "logstore/record_batch.h" nogil:
                                        size_t size_bytes, ls_fault *fault)
     size_t ls_record_size_bytes_max(int32_t key_bytes, int32_t value_bytes,
                                     const ls_record_header *headers, int32_t headers_count)
+    ls_status ls_batch_builder_join(ls_batch_builder *builder, int64_t timestamp, ls_span key, ls_span value,
+                                    size_t limit_bytes)
     ls_status ls_batch_builder_append(ls_batch_builder *builder, int64_t timestamp, ls_span key,
                                       ls_span value, const ls_record_header *headers,
                                       int32_t headers_count, ls_fault *fault)

@@ -17,7 +17,6 @@ from logstore._native.append_arguments cimport (
     timestamps_view,
 )
 from logstore._native.batch_appender cimport BatchAppender
-from logstore._native.clock cimport ls_recent_ms
 from logstore._native.core cimport (
     LS_BATCH_HEADER_BYTES,
     LS_OK,
@@ -40,7 +39,7 @@ from logstore._native.group_commit cimport TURN_OVER, Waiting, open_waiting
 from logstore._native.log_flusher cimport WRITABLE
 from logstore._native.record_rules cimport check_record, check_spans
 from logstore._native.spans cimport HeaderList, SpanArray, span_of, takes_bytes
-from logstore._native.writer_lock cimport ls_writer_lock_acquire, ls_writer_lock_release
+from logstore._native.writer_lock cimport ls_writer_lock_release
 
 from logstore.errors import InvalidRequestError
 
@@ -74,6 +73,7 @@ cdef class LogAppender(BatchAppender):
             self.rules.append_time = append_time
             self.rules.keys_required = keys_required
             self.clock = clock
+            self.joined_bytes_max = 0
         finally:
             self.unlock_writes()
 
@@ -185,29 +185,6 @@ cdef class LogAppender(BatchAppender):
                                   expected_of(expected_offset))
         return range(first, first + value_spans.count)
 
-    cdef int64_t append_now(self, const ls_span *key, const ls_span *value) except -1:
-        """Appends a record that has no more than a key and a value, at the log's own level.
-
-        Where it joins others as `buffered`, and fits, there is nothing to do but to encode it.
-        """
-        cdef int64_t size_max = RECORD_OVERHEAD_BYTES_MAX + <int64_t>max(key.size_bytes, 0) + max(value.size_bytes, 0)
-        cdef int64_t offset = -1
-        cdef ls_fault fault
-        if self.default_level == LEVEL_BUFFERED and self.clock is None:
-            if ls_writer_lock_acquire(&self.lock) != 0:
-                self.lock_writes()  # which says so
-            if (self.write_state == WRITABLE and self.hand_over_scheduled and self.builder.records_count
-                    and <int64_t>self.builder.size_bytes + size_max <= self.batch_bytes_max
-                    and not self.rules.keys_required and not self.flush_due and self.flush_messages == INT64_MAX
-                    and ls_batch_builder_append(&self.builder, ls_recent_ms(&self.recent_time), key[0], value[0], NULL, 0,
-                                                &fault) == LS_OK):
-                offset = self.next_offset
-                self.next_offset = offset + 1
-            ls_writer_lock_release(&self.lock)
-            if offset >= 0:
-                return offset
-        return self.append_one(key, value, None, -1, False, self.default_level)
-
     cdef int64_t append_one(self, const ls_span *key, const ls_span *value, HeaderList headers, int64_t timestamp,
                             bint has_timestamp, int level, int64_t expected_offset=-1) except -1:
         cdef int64_t now_ms = self.now_ms()
@@ -273,8 +250,10 @@ cdef class LogAppender(BatchAppender):
                         ls_batch_builder_rewind(&self.builder, mark)
                         self.next_offset = offset
                     raise
-            elif not self.hand_over_scheduled:
-                self.schedule_hand_over()  # first: a signal handler may raise in it
+            else:
+                if not self.hand_over_scheduled:
+                    self.schedule_hand_over()  # first: a signal handler may raise in it
+                self.let_join()
         finally:
             if turn != TURN_OVER:
                 ls_writer_lock_release(&self.lock)  # and nothing that may raise: it stands in the queue

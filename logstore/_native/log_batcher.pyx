@@ -1,7 +1,9 @@
 """The open batch of one log, and its hand-over: sealed, written with one call, published."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport INT64_MAX
 from libc.string cimport memset
+from logstore._native.append_arguments cimport LEVEL_BUFFERED
 from logstore._native.batch_codecs cimport compressed_batch
 from logstore._native.core cimport (
     LS_ATTRIBUTE_LOG_APPEND_TIME,
@@ -52,9 +54,16 @@ cdef class LogBatcher(LogWriter):
         """Records acknowledged as ``buffered`` that are not handed over yet."""
         return self.builder.records_count
 
+    cdef void let_join(self) noexcept:
+        """After a `buffered` record, its hand-over scheduled. The lock is held."""
+        if (self.default_level == LEVEL_BUFFERED and self.hand_over_scheduled and not self.rules.keys_required
+                and self.flush_messages == INT64_MAX and self.clock is None):
+            self.joined_bytes_max = self.batch_bytes_max
+
     cdef int hand_over(self) except -1:
         """Seals the open batch and writes it with one call. The lock is held. On an exception the records stay in
         the open batch, unless they are in the log."""
+        self.joined_bytes_max = 0
         if self.builder.records_count == 0:
             self.staged = False
             return 0
@@ -122,6 +131,7 @@ cdef class LogBatcher(LogWriter):
 
         One batch after the other is covered by the first one's schedule: there is one at a time, however fast they fill.
         """
+        self.joined_bytes_max = 0
         self.hand_over_scheduled = False
         self.soon_scheduled = False
 

@@ -19,6 +19,7 @@ cdef class ProducerCore(ProducerDelivery):
     cdef RecordFuture new_future(self)
     cdef RecordFuture encode(self, PartitionQueue into, RecordFuture future, const ls_span *key, const ls_span *value,
                              HeaderList headers, list callbacks)
+    cdef void note_taken(self, PartitionQueue into, RecordFuture future, const ls_span *key, size_t before) noexcept
     cdef list callbacks_of(self, RecordFuture future, object on_delivery)
     cdef RecordFuture send_now(self, ProducerTopic known, const ls_span *key, const ls_span *value,
                                PyObject *key_object)

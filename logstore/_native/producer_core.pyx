@@ -10,6 +10,7 @@ from logstore._native.core cimport (
     LS_CODEC_NONE,
     LS_OK,
     ls_batch_builder_append,
+    ls_batch_builder_join,
     ls_fault,
     ls_record_size_bytes_max,
     ls_span,
@@ -100,8 +101,8 @@ cdef class ProducerCore(ProducerDelivery):
         """The usual record, in the usual case: everything is at hand. None, and nothing is done, in any other."""
         cdef PartitionQueue queue
         cdef RecordFuture future = self.new_future()
-        cdef size_t needed = ls_record_size_bytes_max(key.size_bytes, value.size_bytes, NULL, 0)
-        if needed + LS_BATCH_HEADER_BYTES > known.message_bytes_max or (known.keys_required and key.size_bytes < 0):
+        cdef size_t before
+        if key.size_bytes < 0 and known.keys_required:
             return None
         if known.partitioner.kind == MURMUR2:
             queue = <PartitionQueue>known.queues[known.partitioner.choose(key, None)]
@@ -109,13 +110,17 @@ cdef class ProducerCore(ProducerDelivery):
             queue = <PartitionQueue>known.queues[known.partitioner.choose(key, <object>key_object)]
         else:
             return None  # others may not be asked twice
-        if (queue.open is None or queue.builder.size_bytes + needed > known.batch_bytes_max
-                or self._buffered_bytes + <int64_t>needed > self.buffer_bytes_max):
+        before = queue.builder.size_bytes
+        # What fits into the batch is no larger than the topic takes; and with room for a whole batch there is for a record.
+        if (queue.open is None or self._buffered_bytes + <int64_t>known.batch_bytes_max > self.buffer_bytes_max
+                or ls_batch_builder_join(&queue.builder, future.timestamp, key[0], value[0],
+                                         known.batch_bytes_max) != LS_OK):
             return None
-        return self.encode(queue, future, key, value, None, None)
+        self.note_taken(queue, future, key, before)
+        return future
 
     @cython.final
-    cdef RecordFuture new_future(self):
+    cdef inline RecordFuture new_future(self):
         cdef RecordFuture future = RecordFuture.__new__(RecordFuture)
         future.timestamp = self.now_ms()
         return future
@@ -169,7 +174,7 @@ cdef class ProducerCore(ProducerDelivery):
                 return self.encode(queue, future, key, value, header_list, callbacks)
 
     @cython.final
-    cdef int64_t now_ms(self) except? -1:
+    cdef inline int64_t now_ms(self) except? -1:
         return ls_recent_ms(&self.recent_time) if self.clock is None else self.clock()
 
     cdef list callbacks_of(self, RecordFuture future, object on_delivery):
@@ -191,19 +196,23 @@ cdef class ProducerCore(ProducerDelivery):
         garbage collector sees."""
         cdef ls_fault fault
         cdef size_t before = into.builder.size_bytes
-        cdef ProducerBatch batch = into.open
         if ls_batch_builder_append(&into.builder, future.timestamp, key[0], value[0],
                                    headers.items if headers is not None else NULL,
                                    headers.count if headers is not None else 0, &fault) != LS_OK:
             raise_fault(&fault, "<memory>")
+        self.note_taken(into, future, key, before)
+        if callbacks is not None:
+            future.batch.add_callbacks(callbacks)
+        return future
+
+    @cython.final
+    cdef inline void note_taken(self, PartitionQueue into, RecordFuture future, const ls_span *key, size_t before) noexcept:
+        """The record of a future is in the open batch, which had ``before`` bytes."""
         self._buffered_bytes += into.builder.size_bytes - before
         if key.size_bytes < 0:
             into.lacks_a_key = True
-        future.batch = batch
+        future.batch = into.open
         future.index = into.builder.records_count - 1
-        if callbacks is not None:
-            batch.add_callbacks(callbacks)
-        return future
 
     cdef RecordFuture send_expected(self, PartitionQueue queue, RecordFuture future, const ls_span *key,
                                     const ls_span *value, HeaderList headers, size_t needed, int64_t expected_offset,

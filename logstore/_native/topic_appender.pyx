@@ -171,7 +171,8 @@ cdef class TopicAppender:
             return record_at(log, wanted)
         return committed_record_at(log, wanted, isolation_level)
 
-    cdef int64_t append_now(self, const ls_span *key, const ls_span *value) except -1:
+    @cython.final
+    cdef inline int64_t append_now(self, const ls_span *key, const ls_span *value) except -1:
         """A record of bytes, to where its key says, without anything else."""
         cdef LogAppender log
         if self.count == 1:

@@ -33,6 +33,14 @@ cdef extern from *:
         __atomic_store_n(&lock->owner, 0, __ATOMIC_RELAXED);
         PyMutex_Unlock(&lock->mutex);
     }
+    static inline int ls_writer_lock_is_free(const ls_writer_lock *lock) {
+    #ifdef Py_GIL_DISABLED
+        (void)lock;
+        return 0; /* nothing would keep others away */
+    #else
+        return __atomic_load_n(&lock->owner, __ATOMIC_RELAXED) == 0;
+    #endif
+    }
     #else
     typedef struct {
         PyThread_type_lock gate; /* free while somebody is called */
@@ -102,6 +110,7 @@ cdef extern from *:
             PyThread_release_lock(lock->gate);
         }
     }
+    static inline int ls_writer_lock_is_free(const ls_writer_lock *lock) { return !(lock->is_held | lock->starving); }
     #endif
     """
     ctypedef struct ls_writer_lock:
@@ -110,3 +119,5 @@ cdef extern from *:
     void ls_writer_lock_free(ls_writer_lock *lock)
     int ls_writer_lock_acquire(ls_writer_lock *lock) noexcept  # -1: the calling thread has it
     void ls_writer_lock_release(ls_writer_lock *lock) noexcept
+    # For a step that neither lets go of the GIL nor runs Python code: where nobody has the lock, it need not be taken.
+    bint ls_writer_lock_is_free(const ls_writer_lock *lock) noexcept

@@ -144,3 +144,43 @@ def test_each_record_has_the_millisecond_of_its_append(tmp_path):
     assert len(stamps) == len(read)
     wrong = [(stamp, span) for stamp, span in zip(stamps, read, strict=True) if not span[0] <= stamp <= span[1]]
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"cleanup_policy": "compact"}, logstore.InvalidRecordError),
+        ({"max_message_bytes": 70}, logstore.RecordTooLargeError),
+    ],
+    ids=["keys", "sizes"],
+)
+def test_a_rule_that_changes_holds_for_the_next_record(tmp_path, changes, refusal):
+    """Also while an open batch goes on, which records join with nothing else to be done."""
+    with logstore.open(tmp_path / "data", durability="buffered") as broker:
+        topic = broker.create_topic("orders", logstore_linger_ms="1h")
+        for _ in range(5):
+            topic.append(b"value")
+        broker.alter_topic("orders", **changes)
+        with pytest.raises(refusal):
+            topic.append(b"value")
+        topic.flush("appended")
+        assert topic.logs[0].log_end_offset == 5
+
+
+def test_what_an_acknowledgement_means_changes_with_the_next_record(tmp_path):
+    with logstore.open(tmp_path / "data") as broker:
+        topic = broker.create_topic("orders", logstore_linger_ms="1h", logstore_durability="buffered", flush_ms=2**63 - 1)
+        log = topic.logs[0]
+
+        def state():
+            for _ in range(5):
+                topic.append(b"value", b"key")
+            return log.open_batch_records_count, log.flushed_offset
+
+        assert state() == (5, 0)
+        broker.alter_topic("orders", logstore_durability="appended")
+        assert state() == (0, 0)
+        broker.alter_topic("orders", logstore_durability="buffered")
+        assert state() == (5, 0)
+        broker.alter_topic("orders", logstore_durability="flushed")
+        assert state() == (0, 20)

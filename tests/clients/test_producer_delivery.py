@@ -271,10 +271,18 @@ def test_closing_the_broker_delivers_first(tmp_path):
 def test_a_producer_nobody_closes_delivers_and_warns(tmp_path):
     with logstore.open(tmp_path / "data") as broker:
         broker.create_topic("orders")
-        producer = broker.producer(linger_ms=0)
-        producer.send("orders", b"a").result()
-        with pytest.warns(ResourceWarning, match="unclosed Producer"):
-            del producer
+        held = [broker.producer(linger_ms=0)]
+        held[0].send("orders", b"a").result()
+
+        def let_go():
+            """Its sender may be at work still, and holds it until that is done."""
+            held.clear()
+            deadline = time.monotonic() + 5
+            while not caught.list and time.monotonic() < deadline:
+                time.sleep(0.001)
+
+        with pytest.warns(ResourceWarning, match="unclosed Producer") as caught:
+            let_go()
         assert values_of(broker) == [b"a"]
 
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+import logstore
 from logstore.storage.config import TopicConfig
 from logstore.storage.log import Log
 
@@ -118,3 +119,32 @@ def test_it_is_free_after_an_error(log):
     thread = in_threads(lambda _: log.append(b"x"), 1)
     join_all(thread)
     assert log.log_end_offset == 1
+
+
+def test_single_records_keep_out_of_a_batch_that_is_being_encoded(tmp_path):
+    """`append_many` encodes with the lock, but without the GIL, into the batch that single `buffered` records join."""
+    values = [b"%d" % i * 20 for i in range(20_000)]  # long enough for the other thread to come in
+    settings = {"logstore_batch_bytes": 8 << 20, "max_message_bytes": 8 << 20, "logstore_linger_ms": "1h"}
+    with logstore.open(tmp_path / "data", durability="buffered") as broker:
+        topic = broker.create_topic("orders", **settings, flush_ms=2**63 - 1)
+        ends = threading.Event()
+        offsets, ranges = [], []
+
+        def append(_):
+            while not ends.is_set():
+                offsets.extend([topic.append(b"single") for _ in range(100)])
+
+        def append_many(_):
+            try:
+                for _ in range(12):
+                    ranges.append(topic.append_many(values)[0])
+            finally:
+                ends.set()
+
+        join_all(in_threads(append, 1) + in_threads(append_many, 1))
+        topic.flush("appended")
+        found = [record.value for record in topic.read()]
+    assert len(found) == len(offsets) + sum(map(len, ranges))
+    assert sorted(offsets) == [offset for offset, value in enumerate(found) if value == b"single"]
+    for taken in ranges:
+        assert found[taken.start:taken.stop] == values

@@ -249,6 +249,11 @@ size_t ls_record_size_bytes_max(int32_t key_bytes, int32_t value_bytes, const ls
 ls_status ls_batch_builder_append(ls_batch_builder *builder, int64_t timestamp, ls_span key, ls_span value,
                                   const ls_record_header *headers, int32_t headers_count, ls_fault *fault);
 
+/* The same where that is all there is to do: LS_FULL, and nothing has changed, unless the record surely fits
+ * into the buffer as it is and into a batch of `limit_bytes`. No headers. */
+ls_status ls_batch_builder_join(ls_batch_builder *builder, int64_t timestamp, ls_span key, ls_span value,
+                                size_t limit_bytes);
+
 /* Encodes records [0, count) until one would take the batch past `limit_bytes`; *appended says how many went
  * in (at least one if the batch was empty, however large). `keys` NULL: no keys; `timestamps` NULL: all get
  * `timestamp`. No headers. All or, on an error, nothing. */
