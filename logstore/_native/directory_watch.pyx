@@ -267,8 +267,8 @@ cdef class NotifiedWatch:
             if self.reader == NULL and self.parent and <double>time.monotonic() >= self.attach_at:
                 self.attach()
                 if self.reader != NULL and self.followed:
-                    # What was staged before needs a look: the kernel does not tell of it (storage/open_batch.py).
-                    return {directory: False for directories in self.followed.values() for directory in directories}
+                    # What was staged before needs a whole look: the kernel does not tell of it (storage/open_batch.py).
+                    return {directory: True for directories in self.followed.values() for directory in directories}
             if self.reader != NULL:
                 self.wait_for_signals(left_ms, changed)
             else:

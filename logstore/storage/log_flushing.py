@@ -203,6 +203,8 @@ class FlushedLog(ReadableLog):
         active = self.segments[-1]
         position = active.size_bytes
         end_offset = self.end_offset
+        if active.next_offset > end_offset:  # but for a batch that is being appended: its end is published last
+            position = min(position, _position_of(active, end_offset))
         segments = self.segments
         try:
             self._sync_segments(segments)
@@ -310,6 +312,16 @@ class FlushedLog(ReadableLog):
     def _messages_are_due(self) -> bool:
         """Whether ``flush.messages`` asks for a flush of what was handed over."""
         return bool(self.log_end_offset - self.flushed_offset >= self.config["flush.messages"])
+
+
+def _position_of(segment: Segment, offset: int) -> int:
+    """Where the batch stands that begins at an offset, or would; 0 where that can't be known."""
+    size_bytes = segment.size_bytes
+    try:
+        found = segment.locate(offset)
+    except (CorruptDataError, StorageFailureError):
+        return 0
+    return size_bytes if found is None else int(found[0])
 
 
 def nothing() -> None:

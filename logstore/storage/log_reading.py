@@ -286,6 +286,7 @@ class ReadableLog(ProducerLog):
     def catch_up(self) -> bool:
         """`refresh`, at a fraction of the cost, where nothing but what ``.log`` files hold has changed since the last one.
 
+        What is staged, it finds where it finds nothing else: while it is told of changes by the writer, nothing is.
         Returns and raises what `refresh` does.
         """
         if not self.read_only or not self.is_open:

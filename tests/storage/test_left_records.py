@@ -10,6 +10,8 @@ import shutil
 import struct
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -172,6 +174,31 @@ def test_a_reader_of_a_living_writer_sees_what_is_acknowledged_with_each_look(bu
         assert reader.offset_for_timestamp(NOW_MS + 1) == (129, NOW_MS + 5)
 
 
+def test_a_cursor_may_be_ahead_of_a_look_that_is_under_way(burst):  # noqa: F811
+    """Another thread has found the batch in the segment, and not said so yet: it has more records than were staged."""
+    log = burst()
+    with Log(log.path, read_only=True) as reader:
+        cursor, columns = reader.cursor(0), reader.column_cursor(0)
+        staged_from = reader.segments[-1].next_offset
+        assert 0 < staged_from < 60
+        while cursor.next_batch().last_offset < staged_from - 1:
+            pass
+        append(log, 10, 60)
+        log.flush("appended")
+        reader.segments[-1].catch_up()
+        assert cursor.next_batch().last_offset == 69
+        assert cursor.next_batch() is None
+        assert sum(len(batch) for batch in columns) >= 60
+        assert reader.log_end_offset == 60
+        assert reader.refresh()
+        assert reader.log_end_offset == 70
+        assert cursor.next_batch() is None
+        append(log, 10, 70)
+        log.flush("appended")
+        assert reader.refresh()
+        assert cursor.next_batch().base_offset == 70
+
+
 def test_a_reader_whose_records_are_cut_learns_it(burst, tmp_path):  # noqa: F811
     place = killed(burst(), tmp_path / "killed")
     with Log(place, read_only=True) as reader:
@@ -314,3 +341,77 @@ def test_readers_and_writers_side_by_side(burst, tmp_path):  # noqa: F811
         thread.join()
     assert not failures
     assert os.path.exists(os.path.join(log.path, FILE))
+
+
+def test_threads_of_a_reader_look_and_read_while_a_writer_bursts(burst):  # noqa: F811
+    """Each sees all there was when it began, in order and once, in whatever segment it stands by then."""
+    log = burst(logstore_batch_bytes=1000, segment_bytes=40_000)
+    acknowledged = 60
+    failures: list[str] = []
+    stop = threading.Event()
+
+    def check(is_true: bool, what: str) -> None:
+        if not is_true:
+            failures.append(what)
+            stop.set()
+
+    with Log(log.path, TopicConfig(segment_bytes=40_000), read_only=True) as reader:
+
+        def run(step: Callable[[], None]) -> Callable[[], None]:
+            def again() -> None:
+                try:
+                    while not stop.is_set():
+                        step()
+                except BaseException as error:
+                    check(False, repr(error))
+
+            return again
+
+        def look() -> None:
+            least = acknowledged
+            reader.refresh()
+            check(reader.log_end_offset >= least, f"{reader.log_end_offset} of {least}")
+
+        cursor, at = reader.cursor(0), 0
+
+        def follow() -> None:
+            nonlocal at
+            while (batch := cursor.next_batch()) is not None:
+                for record in batch:
+                    if record.offset >= at:
+                        check((record.offset, record.value) == (at, value_of(at)), f"{record.offset} after {at}")
+                        at += 1
+
+        def read_all() -> None:
+            least = acknowledged
+            offsets = [record.offset for record in reader.read()]
+            check(offsets == list(range(len(offsets))) and len(offsets) >= least, f"{len(offsets)} of {least}")
+
+        def scan() -> None:
+            least = acknowledged
+            count = sum(len(batch) for batch in reader.scan())
+            check(count >= least, f"{count} of {least} columns")
+
+        threads = [threading.Thread(target=run(step)) for step in (look, reader.catch_up, follow, read_all, scan)]
+        for thread in threads:
+            thread.start()
+        try:
+            for number in range(60, 8000):
+                if stop.is_set():
+                    break
+                log.append(value_of(number), b"key %d" % number)
+                acknowledged = number + 1
+                if number % 150 == 0:
+                    log.flush("appended")
+                if number % 1000 == 0:
+                    log.roll()
+                if number % 20 == 0:
+                    time.sleep(0)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert not failures
+        reader.refresh()
+        follow()
+        assert at == acknowledged

@@ -173,3 +173,24 @@ def test_nothing_is_missed_of_a_segment_that_was_sealed_just_before(open_log):
     again = open_log()
     assert again.damage is None
     assert again.append(b"b") == 0
+
+
+def test_a_flush_beside_an_append_spares_no_scan_of_what_it_does_not_vouch_for(open_log):
+    """The batch is in the segment, and its end not published yet, when another thread flushes and saves the checkpoint; then
+    the log is truncated to just there."""
+    log = open_log(flush_ms=ANY_TIME)
+    log.append(b"sealed")
+    log.roll()
+    for number in range(1, 5):
+        log.append(b"record %d" % number)
+    position = log.segments[-1].size_bytes
+    log.append(b"its end is not published yet")
+    log._publish(log_end_offset=5)
+    with log._flush_lock:
+        log._sync()
+    saved = log._checkpoint
+    assert (saved.flushed_offset, saved.segment_base_offset, saved.position) == (5, 1, position)
+    log._publish(log_end_offset=6)
+    log.truncate_to(5)
+    assert log.append(b"again") == 5
+    assert [record.offset for record in log.read()] == list(range(6))
