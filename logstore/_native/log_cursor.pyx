@@ -139,8 +139,9 @@ cdef class LogCursor:
             limit = min(log_end_offset, self.log.first_unstable_offset) if self.committed else log_end_offset
             self.check_truncation()
             if self.next_offset >= self.stop_offset or self.next_offset >= limit:
+                # (The batch in the segment may go on behind what was staged of it: it is published soon.)
                 if (self.next_offset > log_end_offset and self.next_offset < self.stop_offset
-                        and not self.log.ends_in_memory):  # which the batch in the segment goes on behind: it is published soon
+                        and not self.log.ends_in_memory):
                     raise out_of_range(self.log, self.next_offset)
                 return False
             if self.next_offset < self.log.log_start_offset:
