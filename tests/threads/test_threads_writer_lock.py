@@ -136,7 +136,7 @@ def test_single_records_keep_out_of_a_batch_that_is_being_encoded(tmp_path):
 
         def append_many(_):
             try:
-                for _ in range(12):
+                for _ in range(5):
                     ranges.append(topic.append_many(values)[0])
             finally:
                 ends.set()
