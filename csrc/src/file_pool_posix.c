@@ -214,6 +214,15 @@ static void pooled_write_back(ls_file *opaque, int64_t position, int64_t size) {
     let_go(file);
 }
 
+static bool pooled_reserve(ls_file *opaque, int64_t position, int64_t size) {
+    pooled_file *file = (pooled_file *)opaque;
+    ls_fault ignored;
+    if (hold(file, &ignored) != LS_OK) return false;
+    bool is_reserved = ls_descriptor_reserve(file->descriptor, position, size);
+    let_go(file);
+    return is_reserved;
+}
+
 static ls_status pooled_truncate(ls_file *opaque, int64_t size, ls_fault *fault) {
     pooled_file *file = (pooled_file *)opaque;
     ls_status status = hold(file, fault);
@@ -290,6 +299,7 @@ static const ls_file_operations pooled_operations = {
     .size = pooled_size,
     .close = pooled_close,
     .write_back = pooled_write_back,
+    .reserve = pooled_reserve,
 };
 
 /* ---- the pool ---------------------------------------------------------------------------------- */

@@ -2,7 +2,7 @@
 #if defined(__APPLE__)
 #define _DARWIN_C_SOURCE /* F_FULLFSYNC */
 #elif defined(__linux__)
-#define _GNU_SOURCE /* sync_file_range */
+#define _GNU_SOURCE /* sync_file_range, fallocate */
 #else
 #define _POSIX_C_SOURCE 200809L
 #endif
@@ -99,6 +99,20 @@ void ls_descriptor_write_back(int descriptor, int64_t position, int64_t size) {
 #endif
 }
 
+bool ls_descriptor_reserve(int descriptor, int64_t position, int64_t size) {
+#if defined(__linux__)
+    int result;
+    do result = fallocate(descriptor, FALLOC_FL_KEEP_SIZE, (off_t)position, (off_t)size);
+    while (result < 0 && errno == EINTR);
+    if (result == 0) return true;
+    struct stat about; /* what a full disk has given nevertheless goes back */
+    if ((errno == ENOSPC || errno == EDQUOT) && fstat(descriptor, &about) == 0) (void)!ftruncate(descriptor, about.st_size);
+#else
+    (void)descriptor, (void)position, (void)size;
+#endif
+    return false;
+}
+
 ls_status ls_descriptor_truncate(int descriptor, int64_t size, ls_fault *fault) {
     int result;
     do result = ftruncate(descriptor, (off_t)size);
@@ -172,6 +186,10 @@ static void posix_write_back(ls_file *file, int64_t position, int64_t size) {
     ls_descriptor_write_back(descriptor_of(file), position, size);
 }
 
+static bool posix_reserve(ls_file *file, int64_t position, int64_t size) {
+    return ls_descriptor_reserve(descriptor_of(file), position, size);
+}
+
 static ls_status posix_truncate(ls_file *file, int64_t size, ls_fault *fault) {
     return ls_descriptor_truncate(descriptor_of(file), size, fault);
 }
@@ -190,6 +208,7 @@ static const ls_file_operations posix_operations = {
     .size = posix_size,
     .close = posix_close,
     .write_back = posix_write_back,
+    .reserve = posix_reserve,
 };
 
 ls_status ls_file_open(const char *path, int mode, ls_file **out, ls_fault *fault) {

@@ -17,6 +17,7 @@ ls_status ls_descriptor_read(int descriptor, int64_t position, uint8_t *out, siz
 ls_status ls_descriptor_write(int descriptor, int64_t position, const uint8_t *bytes, size_t size, ls_fault *fault);
 ls_status ls_descriptor_sync(int descriptor, ls_fault *fault);
 void ls_descriptor_write_back(int descriptor, int64_t position, int64_t size);
+bool ls_descriptor_reserve(int descriptor, int64_t position, int64_t size);
 ls_status ls_descriptor_truncate(int descriptor, int64_t size, ls_fault *fault);
 ls_status ls_descriptor_size(int descriptor, int64_t *size, ls_fault *fault);
 void ls_descriptor_close(int descriptor);

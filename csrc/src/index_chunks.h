@@ -41,10 +41,10 @@ static inline size_t ls_chunk_entries(unsigned number, size_t capacity) {
     return entries < capacity - start ? entries : capacity - start;
 }
 
-/* Makes sure that the next append needs no memory, so that it can't fail between the log's bytes and
- * their publication. LS_FULL at capacity. */
-ls_status ls_offset_index_reserve(ls_offset_index *index, ls_fault *fault);
-ls_status ls_time_index_reserve(ls_time_index *index, ls_fault *fault);
+/* Makes sure that the next `entries` appends need no memory, so that they can't fail between the log's bytes and
+ * their publication. LS_FULL where they would pass the capacity. */
+ls_status ls_offset_index_reserve(ls_offset_index *index, size_t entries, ls_fault *fault);
+ls_status ls_time_index_reserve(ls_time_index *index, size_t entries, ls_fault *fault);
 
 /* ls_offset_index_lookup among the entries whose position is below `position_limit`: for readers, who must
  * not follow entries of bytes that are not published to them yet. */

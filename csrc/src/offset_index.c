@@ -159,13 +159,13 @@ void ls_offset_index_free(ls_offset_index *index) {
     free(index);
 }
 
-ls_status ls_offset_index_reserve(ls_offset_index *index, ls_fault *fault) {
+ls_status ls_offset_index_reserve(ls_offset_index *index, size_t entries, ls_fault *fault) {
     size_t count = own_count(index);
-    if (count >= index->capacity) {
+    if (count > index->capacity || entries > index->capacity - count) {
         return ls_fail(fault, LS_FULL, "the offset index is full", -1, (int64_t)index->capacity,
                        (int64_t)count);
     }
-    return make_room(index, count + 1, fault);
+    return make_room(index, count + entries, fault);
 }
 
 ls_status ls_offset_index_append(ls_offset_index *index, int64_t offset, int32_t position, ls_fault *fault) {
@@ -187,7 +187,7 @@ ls_status ls_offset_index_append(ls_offset_index *index, int64_t offset, int32_t
                            position_of(last), position);
         }
     }
-    ls_status status = ls_offset_index_reserve(index, fault);
+    ls_status status = ls_offset_index_reserve(index, 1, fault);
     if (status != LS_OK) return status;
     set_word(index, count, pack(relative, position));
     publish_count(index, count + 1);

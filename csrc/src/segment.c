@@ -5,8 +5,6 @@
 #include "index_chunks.h"
 #include "segment_internal.h"
 
-static const int64_t SEGMENT_BYTES_MAX = INT32_MAX; /* positions in the offset index have 31 bits */
-
 static ls_status check_options(const ls_segment_options *options, const ls_segment_state *state,
                                ls_fault *fault) {
     if (options->base_offset < 0) {
@@ -16,8 +14,8 @@ static ls_status check_options(const ls_segment_options *options, const ls_segme
         return ls_fail(fault, LS_INVALID_ARGUMENT, "end of a segment's offsets below its base offset", -1,
                        options->base_offset, options->end_offset_max);
     }
-    if (state != NULL && (state->size_bytes < 0 || state->size_bytes > SEGMENT_BYTES_MAX)) {
-        return ls_fail(fault, LS_INVALID_ARGUMENT, "size of a segment", -1, SEGMENT_BYTES_MAX,
+    if (state != NULL && (state->size_bytes < 0 || state->size_bytes > LS_SEGMENT_BYTES_MAX)) {
+        return ls_fail(fault, LS_INVALID_ARGUMENT, "size of a segment", -1, LS_SEGMENT_BYTES_MAX,
                        state->size_bytes);
     }
     if (state != NULL && state->next_offset < options->base_offset) {
@@ -106,7 +104,7 @@ int ls_segment_should_roll(const ls_segment *segment, const ls_roll_policy *poli
     if (last_offset < base_offset || last_offset - base_offset > INT32_MAX) return 1;
     int64_t size = ls_segment_own_size(segment);
     if (size == 0) return 0; /* the next segment would have nothing over this one */
-    if (size > policy->segment_bytes - batch_bytes || size > SEGMENT_BYTES_MAX - batch_bytes) return 1;
+    if (size > policy->segment_bytes - batch_bytes || size > LS_SEGMENT_BYTES_MAX - batch_bytes) return 1;
     if (ls_offset_index_is_full(segment->offset_index) || ls_time_index_is_full(segment->time_index))
         return 1;
     int64_t from_ms = segment->state.first_batch_max_timestamp;
@@ -152,15 +150,22 @@ void ls_segment_note_batch(ls_segment *segment, ls_segment_state *state, int64_t
     state->size_bytes = position + ls_batch_size_bytes(header);
 }
 
-static ls_status check_append(const ls_segment *segment, int64_t size, size_t batch_bytes,
+/* Room for so many index entries more. */
+static ls_status reserve_entries(const ls_segment *segment, size_t count, ls_fault *fault) {
+    ls_status status = ls_offset_index_reserve(segment->offset_index, count, fault);
+    return status == LS_OK ? ls_time_index_reserve(segment->time_index, count, fault) : status;
+}
+
+/* `size` and `next_offset` are those of the segment, or what they are going to be where other batches go before. */
+static ls_status check_append(const ls_segment *segment, int64_t size, int64_t next_offset, size_t batch_bytes,
                               const ls_batch_header *header, ls_fault *fault) {
     if ((int64_t)batch_bytes != ls_batch_size_bytes(header)) {
         return ls_fail(fault, LS_INVALID_ARGUMENT, "size of the batch is not its header's", size,
                        ls_batch_size_bytes(header), (int64_t)batch_bytes);
     }
-    if (header->base_offset < segment->state.next_offset) {
-        return ls_fail(fault, LS_INVALID_ARGUMENT, "base offset below the next offset", size,
-                       segment->state.next_offset, header->base_offset);
+    if (header->base_offset < next_offset) {
+        return ls_fail(fault, LS_INVALID_ARGUMENT, "base offset below the next offset", size, next_offset,
+                       header->base_offset);
     }
     int64_t offsets_left = segment->options.end_offset_max - header->base_offset; /* both are >= 0 */
     if (header->last_offset_delta < 0 || header->last_offset_delta >= offsets_left) {
@@ -171,83 +176,23 @@ static ls_status check_append(const ls_segment *segment, int64_t size, size_t ba
         return ls_fail(fault, LS_FULL, "the offset is too far from the segment's base offset", size,
                        segment->options.base_offset, ls_batch_last_offset(header));
     }
-    if (ls_batch_size_bytes(header) > SEGMENT_BYTES_MAX - size) {
+    if (ls_batch_size_bytes(header) > LS_SEGMENT_BYTES_MAX - size) {
         ls_status status = size == 0 ? LS_TOO_LARGE : LS_FULL; /* no other segment could take it either */
-        return ls_fail(fault, status, "a segment can't pass 2^31-1 bytes", size, SEGMENT_BYTES_MAX - size,
+        return ls_fail(fault, status, "a segment can't pass 2^31-1 bytes", size, LS_SEGMENT_BYTES_MAX - size,
                        ls_batch_size_bytes(header));
     }
     if (segment->has_tail) {
         return ls_fail(fault, LS_INVALID_ARGUMENT, "the file goes on behind the segment's end: cut it first",
                        size, size, -1);
     }
-    if (entry_is_due(segment, &segment->state)) {
-        ls_status status = ls_offset_index_reserve(segment->offset_index, fault);
-        return status == LS_OK ? ls_time_index_reserve(segment->time_index, fault) : status;
-    }
-    return LS_OK;
-}
-
-/* ---- zeros ahead of the end ------------------------------------------------------------------ */
-
-static const int64_t FILL_BYTES_MIN = (int64_t)64 << 10; /* how far ahead, at least and at most */
-static const int64_t FILL_BYTES_MAX = (int64_t)4 << 20;
-/* One write of zeros. Large ones make large pieces of page cache, where a small write costs more to flush. */
-enum { FILL_PIECE_BYTES = 64 << 10, PAGE_BYTES = 4096 };
-static const uint8_t zeros[FILL_PIECE_BYTES];
-
-void ls_segment_fill_ahead(ls_segment *segment, int64_t limit_bytes) {
-    if (limit_bytes > SEGMENT_BYTES_MAX) limit_bytes = SEGMENT_BYTES_MAX;
-    atomic_store_explicit(&segment->ahead_limit, limit_bytes, memory_order_relaxed);
-}
-
-int64_t ls_segment_filled_bytes(const ls_segment *segment) {
-    int64_t size = ls_segment_own_size(segment);
-    return segment->filled_bytes > size ? segment->filled_bytes - size : 0;
-}
-
-void ls_segment_write_back(ls_segment *segment, int64_t position) {
-    int64_t size = ls_segment_own_size(segment);
-    int64_t end = size - size % PAGE_BYTES; /* what the next batch goes on in is written once, with that */
-    if (position > size) position = 0; /* of the segment before */
-    if (segment->filled_bytes > size && position < end)
-        ls_file_write_back(segment->log, position, end - position);
-}
-
-ls_status ls_segment_cut_ahead(ls_segment *segment, ls_fault *fault) {
-    atomic_store_explicit(&segment->ahead_limit, 0, memory_order_relaxed);
-    if (ls_segment_filled_bytes(segment) == 0) return LS_OK;
-    ls_status status = segment->log->operations->truncate(segment->log, ls_segment_own_size(segment), fault);
-    if (status == LS_OK) segment->filled_bytes = 0;
-    return status;
-}
-
-/* Zeros from `end`, where the next batch is going to end, on: as much again as the segment holds. A disk
- * without room for them may have room for the batch. */
-static ls_status fill_ahead(ls_segment *segment, int64_t end, int64_t limit, ls_fault *fault) {
-    int64_t ahead = end < FILL_BYTES_MIN ? FILL_BYTES_MIN : end > FILL_BYTES_MAX ? FILL_BYTES_MAX : end;
-    int64_t target = end + ahead; /* both are far below 2^63 */
-    target -= target % FILL_PIECE_BYTES;
-    if (target > limit) target = limit;
-    while (end < target) {
-        int64_t piece = FILL_PIECE_BYTES - end % FILL_PIECE_BYTES;
-        if (piece > target - end) piece = target - end;
-        ls_status status = segment->log->operations->write(segment->log, end, zeros, (size_t)piece, fault);
-        if (status == LS_DISK_FULL) {
-            atomic_store_explicit(&segment->ahead_limit, 0, memory_order_relaxed);
-            segment->filled_bytes = end + piece; /* an unknown part of it */
-            return ls_segment_cut_ahead(segment, fault);
-        }
-        if (status != LS_OK) return status;
-        end += piece;
-        segment->filled_bytes = end;
-    }
-    return LS_OK;
+    return entry_is_due(segment, &segment->state) ? reserve_entries(segment, 1, fault) : LS_OK;
 }
 
 /* Kept out of the fast path. Takes a failed write's bytes away again. */
 static ls_status undo_write(ls_segment *segment, int64_t size, ls_status status, ls_fault *fault) {
     ls_fault ignored;
     segment->filled_bytes = 0;
+    segment->reserved_bytes = 0;
     segment->has_tail = segment->log->operations->truncate(segment->log, size, &ignored) != LS_OK;
     fault->expected = segment->has_tail ? 1 : 0;
     fault->actual = 0;
@@ -266,19 +211,50 @@ void ls_segment_expect_append(const ls_segment *segment) {
 #endif
 }
 
+/* Writes behind the end. Where that fails, the file is as it was, or has a tail. */
+static inline ls_status write_at_end(ls_segment *segment, int64_t size, const uint8_t *batches, size_t bytes,
+                                     ls_fault *fault) {
+    int64_t limit = atomic_load_explicit(&segment->ahead_limit, memory_order_relaxed);
+    ls_status status = LS_OK;
+    if (limit != 0 && size + (int64_t)bytes > segment->filled_bytes)
+        status = ls_segment_go_ahead(segment, size + (int64_t)bytes, (int64_t)bytes, limit, fault);
+    if (status == LS_OK) status = segment->log->operations->write(segment->log, size, batches, bytes, fault);
+    if (status == LS_OK || status == LS_NO_DESCRIPTOR) return status;
+    return undo_write(segment, size, status, fault);
+}
+
 ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t batch_bytes,
                             const ls_batch_header *header, ls_fault *fault) {
     int64_t size = ls_segment_own_size(segment);
-    ls_status status = check_append(segment, size, batch_bytes, header, fault);
+    ls_status status = check_append(segment, size, segment->state.next_offset, batch_bytes, header, fault);
+    if (status == LS_OK) status = write_at_end(segment, size, batch, batch_bytes, fault);
     if (status != LS_OK) return status;
-    int64_t limit = atomic_load_explicit(&segment->ahead_limit, memory_order_relaxed);
-    if (limit != 0 && size + (int64_t)batch_bytes > segment->filled_bytes)
-        status = fill_ahead(segment, size + (int64_t)batch_bytes, limit, fault);
-    if (status == LS_OK)
-        status = segment->log->operations->write(segment->log, size, batch, batch_bytes, fault);
-    if (status == LS_NO_DESCRIPTOR) return status;
-    if (status != LS_OK) return undo_write(segment, size, status, fault);
     ls_segment_note_batch(segment, &segment->state, size, header);
+    ls_segment_publish_size(segment, segment->state.size_bytes);
+    return LS_OK;
+}
+
+ls_status ls_segment_append_run(ls_segment *segment, const uint8_t *batches, size_t bytes, ls_fault *fault) {
+    int64_t start = ls_segment_own_size(segment);
+    int64_t next_offset = segment->state.next_offset;
+    size_t count = 0;
+    ls_batch_header header;
+    ls_status status = LS_OK;
+    for (size_t at = 0; at < bytes && status == LS_OK; at += (size_t)ls_batch_size_bytes(&header), count++) {
+        int64_t position = start + (int64_t)at;
+        status = ls_batch_header_read(batches + at, batches + bytes, position, &header, fault);
+        if (status != LS_OK) return status;
+        status = check_append(segment, position, next_offset, (size_t)ls_batch_size_bytes(&header), &header, fault);
+        if (status == LS_OK) next_offset = ls_batch_last_offset(&header) + 1; /* at most end_offset_max */
+    }
+    if (status == LS_OK) status = reserve_entries(segment, count, fault);
+    if (status == LS_OK) status = write_at_end(segment, start, batches, bytes, fault);
+    if (status != LS_OK) return status;
+    for (size_t at = 0; at < bytes; at += (size_t)ls_batch_size_bytes(&header)) {
+        int64_t position = start + (int64_t)at;
+        (void)ls_batch_header_read(batches + at, batches + bytes, position, &header, fault); /* as above */
+        ls_segment_note_batch(segment, &segment->state, position, &header);
+    }
     ls_segment_publish_size(segment, segment->state.size_bytes);
     return LS_OK;
 }
@@ -294,7 +270,7 @@ ls_status ls_segment_append_batches(ls_segment *segment, const uint8_t *batches,
         status = ls_batch_header_read(batches + done, batches + size, position, &header, fault);
         if (status != LS_OK) return status;
         size_t batch_bytes = (size_t)ls_batch_size_bytes(&header);
-        status = check_append(segment, position, batch_bytes, &header, fault);
+        status = check_append(segment, position, segment->state.next_offset, batch_bytes, &header, fault);
         if (status != LS_OK) break;
         ls_segment_note_batch(segment, &segment->state, position, &header);
         done += batch_bytes;

@@ -1,4 +1,4 @@
-/* What the three files of the segment share: its fields, and the walk from header to header. */
+/* What the files of the segment share: its fields, and the walk from header to header. */
 #ifndef LOGSTORE_SEGMENT_INTERNAL_H
 #define LOGSTORE_SEGMENT_INTERNAL_H
 
@@ -6,6 +6,12 @@
 #include <stdbool.h>
 
 #include "logstore/segment.h"
+
+enum {
+    LS_SEGMENT_BYTES_MAX = INT32_MAX, /* positions in the offset index have 31 bits */
+    /* From writes of this size on, zeros cost more than they save: each byte is written twice. */
+    LS_SEGMENT_RESERVE_FOR_BYTES = 32 << 10
+};
 
 struct ls_segment {
     ls_file *log;
@@ -18,6 +24,8 @@ struct ls_segment {
     bool has_tail; /* the file goes on behind size_bytes: writing there would leave the rest standing */
     _Atomic int64_t ahead_limit; /* up to where the file may be filled with zeros ahead of its end; 0: it is not */
     int64_t filled_bytes;        /* where the zeros that we wrote end; below size_bytes where there are none */
+    int64_t reserved_bytes;      /* and where the blocks end that the file has for more; its size is not theirs */
+    bool cannot_reserve;
 };
 
 /* For the writer, who needs no ordering with itself. */
@@ -33,6 +41,9 @@ static inline void ls_segment_publish_size(ls_segment *segment, int64_t size_byt
  * recovery repeats. An index that is full or can't follow stays as it is, as it is only a cache. */
 void ls_segment_note_batch(ls_segment *segment, ls_segment_state *state, int64_t position,
                            const ls_batch_header *header);
+
+/* Before `bytes` are written that end at `end`, behind filled_bytes: zeros behind them, or blocks for them and what comes. */
+ls_status ls_segment_go_ahead(ls_segment *segment, int64_t end, int64_t bytes, int64_t limit, ls_fault *fault);
 
 /* A piece of a file in memory. */
 typedef struct ls_window {

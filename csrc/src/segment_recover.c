@@ -531,6 +531,7 @@ ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes, int
     segment->state = state;
     segment->has_tail = false;
     segment->filled_bytes = 0;
+    segment->reserved_bytes = 0;
     return LS_OK;
 }
 

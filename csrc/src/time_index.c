@@ -86,13 +86,13 @@ void ls_time_index_free(ls_time_index *index) {
     free(index);
 }
 
-ls_status ls_time_index_reserve(ls_time_index *index, ls_fault *fault) {
-    size_t count = own_count(index);
-    if (ls_time_index_is_full(index)) {
+ls_status ls_time_index_reserve(ls_time_index *index, size_t entries, ls_fault *fault) {
+    size_t count = own_count(index); /* the last place is kept for the closing entry */
+    if (ls_time_index_is_full(index) || entries > index->capacity - count - 1) {
         return ls_fail(fault, LS_FULL, "the time index is full", -1, (int64_t)index->capacity,
                        (int64_t)count);
     }
-    return make_room(index, count + 1, fault);
+    return make_room(index, count + entries, fault);
 }
 
 ls_status ls_time_index_maybe_append(ls_time_index *index, int64_t timestamp, int64_t offset, int closing,

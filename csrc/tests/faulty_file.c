@@ -86,6 +86,14 @@ static void faulty_write_back(ls_file *file, int64_t position, int64_t size) {
     faulty->written_back_bytes = size;
 }
 
+static bool faulty_reserve(ls_file *file, int64_t position, int64_t size) {
+    faulty_file *faulty = (faulty_file *)file;
+    faulty->reserved_from = position;
+    faulty->reserved_bytes = size;
+    faulty->reservations_count++;
+    return faulty->can_reserve;
+}
+
 static const ls_file_operations faulty_operations = {
     .read = faulty_read,
     .write = faulty_write,
@@ -94,6 +102,7 @@ static const ls_file_operations faulty_operations = {
     .size = faulty_size,
     .close = faulty_close,
     .write_back = faulty_write_back,
+    .reserve = faulty_reserve,
 };
 
 void faulty_file_init(faulty_file *faulty, const uint8_t *bytes, size_t size) {

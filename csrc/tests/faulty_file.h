@@ -32,6 +32,10 @@ typedef struct faulty_file {
     size_t largest_read;
     int64_t written_back_from; /* what was asked for last */
     int64_t written_back_bytes;
+    bool can_reserve;
+    int64_t reserved_from; /* the same */
+    int64_t reserved_bytes;
+    int reservations_count;
 
     /* Call number `fail_call` (from 0) fails, and all after it if `fail_goes_on`. */
     int fail_call;

@@ -283,6 +283,18 @@ cdef extern from "logstore/record_batch.h" nogil:
                                ls_batch_header *out)
 
 
+cdef extern from "logstore/batch_run.h" nogil:
+    ctypedef struct ls_batch_run:
+        size_t size_bytes
+        size_t records_count
+        int64_t batches_count
+        int64_t max_timestamp
+
+    ls_status ls_batch_run_build(uint8_t *buffer, size_t capacity_bytes, const ls_span *keys, const ls_span *values,
+                                 const int64_t *timestamps, int64_t timestamp, size_t count, size_t batch_bytes_max,
+                                 const ls_batch_stamp_fields *first, ls_batch_run *out, ls_fault *fault)
+
+
 cdef extern from "logstore/file_identity.h" nogil:
     ctypedef struct ls_file_identity:
         uint64_t mount_id
@@ -449,6 +461,7 @@ cdef extern from "logstore/segment.h" nogil:
                                int64_t now_ms)
     ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t batch_bytes,
                                 const ls_batch_header *header, ls_fault *fault)
+    ls_status ls_segment_append_run(ls_segment *segment, const uint8_t *batches, size_t bytes, ls_fault *fault)
     ls_status ls_segment_append_batches(ls_segment *segment, const uint8_t *batches, size_t size,
                                         size_t *appended, ls_fault *fault)
     void ls_segment_expect_append(const ls_segment *segment)
@@ -456,6 +469,7 @@ cdef extern from "logstore/segment.h" nogil:
     void ls_segment_fill_ahead(ls_segment *segment, int64_t limit_bytes)
     void ls_segment_write_back(ls_segment *segment, int64_t position) nogil
     int64_t ls_segment_filled_bytes(const ls_segment *segment)
+    int64_t ls_segment_reserved_bytes(const ls_segment *segment)
     ls_status ls_segment_cut_ahead(ls_segment *segment, ls_fault *fault)
 
     ctypedef struct ls_batch_location:

@@ -2,23 +2,21 @@
 
 cimport cython
 from libc.stdint cimport int64_t
-from logstore._native.batch_appender cimport BatchAppender
 from logstore._native.clock cimport ls_recent_ms
 from logstore._native.core cimport LS_OK, ls_batch_builder_join, ls_span
 from logstore._native.log_flusher cimport WRITABLE
+from logstore._native.run_appender cimport RunAppender
 from logstore._native.spans cimport HeaderList
 from logstore._native.writer_lock cimport ls_writer_lock_is_free
 
 
 # The writer's half of a log, in layers: what all appends share (LogWriter), the open batch and its hand-over (LogBatcher),
-# staged in a mapped file (LogStager), or collected for one flush (LogCollector); whole batches (BatchAppender), and records.
-cdef class LogAppender(BatchAppender):
+# staged in a mapped file (LogStager), or collected for one flush (LogCollector); whole batches (BatchAppender), many records
+# a call (RunAppender), and one.
+cdef class LogAppender(RunAppender):
     cdef int64_t append_one(self, const ls_span *key, const ls_span *value, HeaderList headers,
                             int64_t timestamp, bint has_timestamp, int level,
                             int64_t expected_offset=*) except -1
-    cdef int64_t append_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
-                              Py_ssize_t count, HeaderList headers, int level,
-                              int64_t expected_offset=*) except -1
 
     @cython.final
     cdef inline int64_t append_now(self, const ls_span *key, const ls_span *value) except -1:

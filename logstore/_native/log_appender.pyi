@@ -1,9 +1,9 @@
 from collections.abc import Callable, Sequence
 
-from logstore._native.batch_appender import BatchAppender
+from logstore._native.run_appender import RunAppender
 from logstore.model import BytesLike, Durability, Headers, Values
 
-class LogAppender(BatchAppender):
+class LogAppender(RunAppender):
     def append(
         self,
         value: BytesLike | None,

@@ -16,28 +16,23 @@ from logstore._native.append_arguments cimport (
     timestamp_of,
     timestamps_view,
 )
-from logstore._native.batch_appender cimport BatchAppender
 from logstore._native.core cimport (
     LS_BATCH_HEADER_BYTES,
     LS_OK,
     ls_batch_builder_append,
-    ls_batch_builder_append_many,
     ls_batch_builder_mark,
-    ls_batch_builder_reset,
     ls_batch_builder_rewind,
     ls_batch_mark,
     ls_fault,
     ls_record_size_bytes_max,
     ls_segment_expect_append,
-    ls_segment_size_bytes,
-    ls_segment_write_back,
     ls_span,
-    ls_status,
 )
 from logstore._native.faults cimport raise_fault
 from logstore._native.group_commit cimport TURN_OVER, Waiting, open_waiting
 from logstore._native.log_flusher cimport WRITABLE
-from logstore._native.record_rules cimport check_record, check_spans
+from logstore._native.record_rules cimport check_record
+from logstore._native.run_appender cimport RunAppender
 from logstore._native.spans cimport HeaderList, SpanArray, span_of, takes_bytes
 from logstore._native.writer_lock cimport ls_writer_lock_release
 
@@ -47,7 +42,7 @@ from logstore.errors import InvalidRequestError
 cdef int64_t RECORD_OVERHEAD_BYTES_MAX = ls_record_size_bytes_max(-1, -1, NULL, 0)
 
 
-cdef class LogAppender(BatchAppender):
+cdef class LogAppender(RunAppender):
     """The writer's half of one log. `logstore.storage.Log` is what is used."""
 
     def _configure(self, *, int level, int codec, codec_level, int64_t segment_bytes, int64_t segment_ms,
@@ -266,79 +261,3 @@ cdef class LogAppender(BatchAppender):
                     and self.end_offset - self._flush_lock.flushed_offset >= self.flush_messages)):
             self.acknowledge(offset + 1, level)
         return offset
-
-    cdef int64_t append_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
-                              Py_ssize_t count, HeaderList headers, int level, int64_t expected_offset=-1) except -1:
-        """Appends count > 0 records without a gap and returns the first offset."""
-        cdef int64_t now_ms = self.now_ms()
-        cdef int64_t first, end, position
-        cdef Py_ssize_t done = 0
-        cdef size_t appended
-        cdef ls_batch_mark mark
-        cdef ls_fault fault
-        cdef ls_status status
-        cdef ls_span no_key
-        no_key.bytes = NULL
-        no_key.size_bytes = -1
-        self.check_writable()
-        check_spans(&self.rules, self.topic, keys, values, timestamps, count, headers, now_ms)
-        self.lock_writes()
-        try:
-            self.check_writable()
-            self.check_expected(expected_offset)
-            if self.collected_count:
-                self.hand_over()
-            first = self.next_offset
-            mark = ls_batch_builder_mark(&self.builder)
-            try:
-                while done < count:
-                    appended = 0
-                    if headers is None:
-                        with nogil:
-                            status = ls_batch_builder_append_many(
-                                &self.builder, keys + done if keys != NULL else NULL, values + done,
-                                timestamps + done if timestamps != NULL else NULL, now_ms, count - done,
-                                self.batch_bytes_max, &appended, &fault)
-                    else:
-                        status = LS_OK
-                        if self.builder.records_count == 0 or self.builder.size_bytes + ls_record_size_bytes_max(
-                            keys[done].size_bytes if keys != NULL else -1, values[done].size_bytes, headers.items,
-                            headers.count
-                        ) <= <size_t>self.batch_bytes_max:
-                            status = ls_batch_builder_append(
-                                &self.builder, timestamps[done] if timestamps != NULL else now_ms,
-                                keys[done] if keys != NULL else no_key, values[done], headers.items, headers.count,
-                                &fault)
-                            appended = 1
-                    if status != LS_OK:
-                        raise_fault(&fault, "<memory>")
-                    done += appended
-                    self.next_offset += appended
-                    if done < count and (headers is None or appended == 0):
-                        position = ls_segment_size_bytes(self.active.segment)
-                        self.hand_over()
-                        if level == LEVEL_FLUSHED:
-                            # The disk begins with it while the next batch is made.
-                            with nogil:
-                                ls_segment_write_back(self.active.segment, position)
-                if level != LEVEL_BUFFERED:
-                    self.hand_over()
-                elif self.builder.records_count and not self.hand_over_scheduled:
-                    self.schedule_hand_over()  # first: a signal handler may raise in it
-            except BaseException as error:
-                # Only records of this call may be dropped: those buffered before it were acknowledged.
-                if self.end_offset < first:
-                    ls_batch_builder_rewind(&self.builder, mark)
-                    self.next_offset = first
-                else:
-                    ls_batch_builder_reset(&self.builder)
-                    self.next_offset = self.end_offset
-                error.add_note(
-                    f"{max(self.next_offset - first, 0)} of {count} records were appended before it, from offset {first} on."
-                )
-                raise
-            end = first + count
-        finally:
-            self.unlock_writes()
-        self.acknowledge(end, level)
-        return first

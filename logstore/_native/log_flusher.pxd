@@ -35,6 +35,7 @@ cdef class LogFlusher(LogState):
     cdef void *hot_segment
     cdef int64_t cold_position      # size of that segment at which the checkpoint is due
     cdef int hot_flushes            # since the file was last filled ahead, or found idle; no more than are asked for
+    cdef int64_t hot_bytes          # of the segment at the last of them
 
     # Records in the open batch that threads wait for in the queue of `_flush_lock`, to be flushed: whoever leads hands them
     # over first. Changed under the log's lock. While there are any, the open batch holds no others.

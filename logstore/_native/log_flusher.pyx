@@ -37,6 +37,9 @@ from logstore.errors import StorageFailureError
 # Flushes of one segment, with no pause between them that would count as idleness, after which its file is filled ahead.
 # A log that is flushed now and then does without.
 cdef int HOT_FLUSHES_TO_FILL = 8
+# A flush of so much counts as so many of them: what it is given ahead is not written, and costs nothing.
+cdef int64_t LARGE_FLUSH_BYTES = 32 << 10
+cdef int LARGE_FLUSH_COUNTS = 4
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
@@ -90,18 +93,22 @@ cdef class LogFlusher(LogState):
     cdef FlushStep flush_active(self, Segment active, ls_fault *fault) noexcept nogil:
         """By the one who leads. The end before the segment: see hot_segment. The caller holds the segment."""
         cdef int64_t end_offset = ls_observe(&self.end_offset)
-        cdef int64_t started_ns
+        cdef int64_t size_bytes, started_ns
         cdef bint pays
-        if (ls_observe_pointer(&self.hot_segment) != <void *>active or self.write_state != WRITABLE
-                or ls_segment_size_bytes(active.segment) >= self.cold_position):
+        if ls_observe_pointer(&self.hot_segment) != <void *>active or self.write_state != WRITABLE:
+            return STEP_COLD
+        size_bytes = ls_segment_size_bytes(active.segment)
+        if size_bytes >= self.cold_position:
             return STEP_COLD
         started_ns = ls_wall_clock_ns()
         if ls_file_sync(ls_segment_log_file(active.segment), fault) != LS_OK:
             return STEP_REFUSED
         pays = False
         if self.hot_flushes < HOT_FLUSHES_TO_FILL:
-            self.hot_flushes += 1  # by the one who leads alone
-            pays = self.hot_flushes == HOT_FLUSHES_TO_FILL
+            # By the one who leads alone.
+            self.hot_flushes += LARGE_FLUSH_COUNTS if size_bytes - self.hot_bytes >= LARGE_FLUSH_BYTES else 1
+            self.hot_bytes = size_bytes
+            pays = self.hot_flushes >= HOT_FLUSHES_TO_FILL
         self._flush_lock.finish(end_offset, ls_wall_clock_ns() - started_ns)
         return STEP_DONE_AGAIN if pays else STEP_DONE
 

@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport int32_t, int64_t
 from logstore._native.clock cimport ls_recent_ms, ls_recent_time
-from logstore._native.core cimport ls_roll_policy
+from logstore._native.core cimport ls_fault, ls_roll_policy, ls_segment_size_bytes, ls_status
 from logstore._native.log_flusher cimport LogFlusher
 from logstore._native.producer_plans cimport ProducerPlans
 from logstore._native.record_rules cimport RecordRules
@@ -38,6 +38,7 @@ cdef class LogWriter(LogFlusher):
     cdef int check_writable(self) except -1
     cdef int check_expected(self, int64_t expected_offset) except -1
     cdef int write_batch(self, const void *header, const void *batch, size_t batch_bytes) except -1
+    cdef int refuse_write(self, ls_status status, const ls_fault *fault) except -1
     cdef int publish_end(self) except -1
     cdef int acknowledge(self, int64_t end_offset, int level) except -1
 
@@ -60,3 +61,12 @@ cdef class LogWriter(LogFlusher):
         """Asks the clock; what follows in the same append goes by `last_now_ms`."""
         self.last_now_ms = ls_recent_ms(&self.recent_time) if self.clock is None else self.ask_clock()
         return self.last_now_ms
+
+    @cython.final
+    cdef inline int before_write(self) except -1:
+        if self.marked_clean:
+            self._writing_begins()
+            self.marked_clean = False
+        if ls_segment_size_bytes(self.active.segment) >= self.mark_due_bytes:
+            self._mark()  # all that came before is published, and a signal handler may raise in it
+        return 0

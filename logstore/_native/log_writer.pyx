@@ -163,7 +163,7 @@ cdef class LogWriter(LogFlusher):
     def _not_writable(self):
         return ReadOnlyError(f"the log of {self.topic}-{self.partition} is open for reading only")
 
-    # ---- one batch --------------------------------------------------------------------------------
+    # ---- one write --------------------------------------------------------------------------------
 
     cdef int write_batch(self, const void *opaque, const void *batch, size_t batch_bytes) except -1:
         """One write into the active segment, which is rolled first where it is due. The lock is held."""
@@ -171,11 +171,7 @@ cdef class LogWriter(LogFlusher):
         cdef ls_fault fault
         cdef ls_status status
         cdef bint awaited
-        if self.marked_clean:
-            self._writing_begins()
-            self.marked_clean = False
-        if ls_segment_size_bytes(self.active.segment) >= self.mark_due_bytes:
-            self._mark()  # before the write: all that came before is published, and a signal handler may raise in it
+        self.before_write()
         if ls_segment_should_roll(self.active.segment, &self.roll_policy, batch_bytes, header.max_timestamp,
                                   ls_batch_last_offset(header), self.last_now_ms):
             self._roll(header.base_offset)
@@ -194,11 +190,15 @@ cdef class LogWriter(LogFlusher):
                 f"a batch of {batch_bytes} bytes does not fit an empty segment of {self.topic}-{self.partition}: "
                 f"{fault.reason.decode()}; raise segment.bytes or segment.index.bytes"
             )
+        return self.refuse_write(status, &fault)
+
+    cdef int refuse_write(self, ls_status status, const ls_fault *fault) except -1:
+        """Raises what a write has failed with."""
         if status != LS_NO_DESCRIPTOR and (status != LS_DISK_FULL or fault.expected):
             # Unknown what reached the disk: a retry proves nothing, so this log takes no more.
             self.write_state = FAILED
             self._write_failed(fault.reason.decode())
-        raise_fault(&fault, self.active.path)
+        raise_fault(fault, self.active.path)
 
     cdef int publish_end(self) except -1:
         """Shows readers what was written. The lock is held."""

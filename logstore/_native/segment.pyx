@@ -57,6 +57,7 @@ from logstore._native.core cimport (
     ls_segment_offset_index,
     ls_segment_read,
     ls_segment_recover,
+    ls_segment_reserved_bytes,
     ls_segment_share_descriptor,
     ls_segment_size_bytes,
     ls_segment_state,
@@ -739,17 +740,17 @@ cdef class Segment:
         self.options.end_offset_max = end_offset_max
 
     def fill_ahead(self, int64_t limit_bytes):
-        """From now on appends keep the file filled with zeros ahead of its end, up to a size, while the disk has room: to
-        flush what is written there takes no new size and no new blocks."""
+        """From now on appends keep the file filled with zeros ahead of its end, or large ones have it given blocks there, up
+        to a size, while the disk has room: flushing what is written there takes no blocks, and with zeros no size."""
         ls_segment_fill_ahead(self.segment, limit_bytes)
 
     def cut_ahead(self):
-        """Takes such zeros away and ends filling ahead. For the writer.
+        """Takes such zeros and blocks away and ends filling ahead. For the writer.
 
         Returns
         -------
         bool
-            Whether there were any: the file's size is another then, and is on disk with the next flush.
+            Whether there were zeros: the file's size is another then, and is on disk with the next flush.
 
         Raises
         ------
@@ -765,6 +766,11 @@ cdef class Segment:
     def filled_bytes(self):
         """How many zeros stand ahead of the end, written by this process."""
         return 0 if self.segment == NULL else ls_segment_filled_bytes(self.segment)
+
+    @property
+    def reserved_bytes(self):
+        """For how many bytes ahead of the end the file was given blocks, by this process."""
+        return 0 if self.segment == NULL else ls_segment_reserved_bytes(self.segment)
 
     def take_place(self, str path):
         """A sealed segment that was written under another name becomes the one of this name; its file is renamed by the

@@ -36,6 +36,7 @@ __all__ = [
 TRUNCATE_SUFFIX = ".truncate"
 INDEX_SUFFIXES = (".index", ".timeindex", ".txnindex")
 _DELETED = ".deleted"
+_SPARE_BYTES_MIN = 256 << 10  # more than file systems round sizes up to
 _DELETED_AT_ONCE = 1000  # files left over from mass deletion: others go while the log is open
 _LEFTOVERS = (TRUNCATE_SUFFIX + ".tmp", ".torn.tmp", ".repaired")
 _TEMPORARY = frozenset({layout.LEADER_EPOCH_FILE + ".tmp", layout.PARTITION_METADATA_FILE + ".tmp"})
@@ -274,6 +275,8 @@ def _scan_tail(
             if not is_last:
                 segment.seal(bases[index + 1])
                 opened.segments[index] = segment  # which knows where it ends
+        if is_last and writable and opened.damage is None and scan.tail == "none" and _has_spare_blocks(path):
+            segment.truncate(scan.valid_bytes, scan.next_offset)
         if scan.tail != "none":
             below = (trusted and scan.valid_bytes < known.position) or scan.valid_bytes < _sealed_bytes(digests, base)
             if scan.tail == "corrupt" or below or opened.damage is not None or _is_contradicted(path, scan):
@@ -338,6 +341,13 @@ def _is_filled_ahead(
     if (trusted and scan.valid_bytes < known.position) or scan.valid_bytes < _sealed_bytes(digests, base_offset):
         return False
     return not later_bases or scan.next_offset == later_bases[0]
+
+
+def _has_spare_blocks(path: str) -> bool:
+    """Whether a file has blocks behind its end, as one that was given them ahead by a process that was killed."""
+    with refusals(path, "stat"):
+        about = os.stat(path)
+    return getattr(about, "st_blocks", 0) * 512 >= about.st_size + _SPARE_BYTES_MIN
 
 
 def _sealed_bytes(digests: SegmentDigests | None, base_offset: int) -> int:

@@ -6,7 +6,7 @@
  *   kill_at_call_record(directory, path)                    writes every call below the directory to a file
  *   kill_at_call_note(text)                                 puts a line of one's own between them
  *
- * calls: letters of those that count: o open, c open that creates, w write, s fsync and fdatasync, t truncate,
+ * calls: letters of those that count: o open, c open that creates, w write, s fsync and fdatasync, t truncate, a fallocate,
  * r rename, u unlink and rmdir, m mkdir. action: -1 dies before the call, -2 dies half-way through a write, -3 a write
  * or read does only half, -4 takes a quarter of a second longer, else the errno to fail with. */
 #define _GNU_SOURCE
@@ -176,6 +176,18 @@ SYNC(fdatasync)
     }
 TRUNCATE(ftruncate)
 TRUNCATE(ftruncate64)
+
+#define FALLOCATE(name)                                                                                                \
+    int name(int descriptor, int mode, off_t position, off_t size) {                                                   \
+        REAL(int, name, int, int, off_t, off_t);                                                                       \
+        char path[PATH_BYTES];                                                                                         \
+        path_of(descriptor, path);                                                                                     \
+        int action = action_for('a', path);                                                                            \
+        FAIL_IF_ASKED(action)                                                                                          \
+        return real(descriptor, mode, position, size); /* the file's size stays as it is */                            \
+    }
+FALLOCATE(fallocate)
+FALLOCATE(fallocate64)
 
 static int open_with(int (*real)(int, const char *, int, ...), int directory, const char *name, int flags,
                      mode_t mode) {

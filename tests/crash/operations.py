@@ -111,6 +111,19 @@ def append(book: Book, broker) -> None:
     book.append_many(log, 4)
 
 
+def append_runs(book: Book, broker) -> None:
+    """Calls that bring more than a batch holds: several batches in one write, up to the end of a segment and behind it, and
+    then writes that are large enough for the file to be given blocks ahead."""
+    log = broker.topic("t").partition(0)
+    log.reconfigure(log.config.with_changes(logstore_batch_bytes=400))
+    book.append_many(log, 25)
+    log.reconfigure(log.config.with_changes(segment_bytes=1 << 20, logstore_batch_bytes=8 << 10))
+    log.roll()
+    log._fill_ahead()
+    book.append_many(log, 230)
+    book.append(log)
+
+
 # In shorter segments nothing is staged.
 STAGED_SETTINGS = {"segment_bytes": 16 * 512, "logstore_batch_bytes": 512}
 
@@ -330,6 +343,7 @@ def erase(book: Book, broker) -> None:
 
 OPERATIONS: dict[str, tuple[Callable, Callable]] = {
     "append": (start_with_records, append),
+    "append_runs": (start_with_records, append_runs),
     "burst": (start_with_records, burst),
     "burst_of_writes": (start_with_records, burst_of_writes),
     "fill_ahead": (start_with_records, fill_ahead),

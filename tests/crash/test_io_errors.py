@@ -14,12 +14,19 @@ import shim
 from ledger import check_promises, read_ledger
 from operations import OPERATIONS
 
-CALLS = {"EIO": "cowpstrum", "ENOSPC": "cwtrm", "EMFILE": "co", "EINTR": "wpst", "SHORT": "wp"}
+CALLS = {"EIO": "cowpstruma", "ENOSPC": "cwtrma", "EMFILE": "co", "EINTR": "wpsta", "SHORT": "wp"}
 # No space for good. (Cutting a file back needs none; where even that is refused, the log is closed for writing.)
-CALLS_FOR_EVER = {**CALLS, "ENOSPC": "cwrm", "EDQUOT": "cwrm"}
-MOST = ("append", "roll", "truncate", "advance", "retain", "compact", "erase", "commit_offsets", "recover", "recover_swap")
+CALLS_FOR_EVER = {**CALLS, "ENOSPC": "cwrma", "EDQUOT": "cwrma"}
+MOST = (
+    "append", "append_runs", "roll", "truncate", "advance", "retain", "compact", "erase", "commit_offsets", "recover",
+    "recover_swap",
+)  # fmt: skip
 FOR_EVER = [(error, operation) for error in ("EIO", "ENOSPC") for operation in MOST]
-FOR_EVER += [(error, operation) for error in ("EDQUOT", "EMFILE", "SHORT") for operation in ("append", "roll", "compact")]
+FOR_EVER += [
+    (error, operation)
+    for error in ("EDQUOT", "EMFILE", "SHORT")
+    for operation in ("append", "append_runs", "roll", "compact")
+]
 # Deleting and making topics opens many logs; their I/O is that of the other operations.
 LOG_OPERATIONS = [name for name in OPERATIONS if not name.endswith("topics")]
 
@@ -67,7 +74,7 @@ def test_a_full_disk_is_said_and_passes(operation: str, library: Path, work: Pat
         if "error" in outcome:
             assert outcome["error"] == "DiskFullError", outcome
         assert outcome.get("readable", True), outcome
-        if operation in ("append", "roll", "recover", "make_topics"):
+        if operation in ("append", "append_runs", "roll", "recover", "make_topics"):
             assert outcome.get("appends_again", True), outcome
 
 
@@ -79,7 +86,7 @@ def test_too_many_open_files_is_said_and_passes(operation: str, library: Path, w
             assert outcome["error"] == "StorageFailureError", outcome
             assert outcome["errno"] == errno.EMFILE, outcome
         assert outcome.get("readable", True), outcome
-        if operation in ("append", "roll", "recover", "make_topics"):
+        if operation in ("append", "append_runs", "roll", "recover", "make_topics"):
             assert outcome.get("appends_again", True), outcome
 
 
@@ -104,7 +111,7 @@ def test_a_disk_that_goes_on_failing_loses_nothing(error: str, operation: str, l
         elif "error" in outcome:
             assert outcome["error"] == expected, outcome
         assert outcome.get("readable", True), outcome
-        if error != "EIO" and operation in ("append", "roll", "recover"):
+        if error != "EIO" and operation in ("append", "append_runs", "roll", "recover"):
             assert outcome.get("appends_again", True), outcome
 
 

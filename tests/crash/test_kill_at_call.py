@@ -11,7 +11,7 @@ import shim
 from ledger import check_promises, read_ledger
 from operations import OPERATIONS
 
-CHANGES = "cwstrum"  # all that changes something; see kill_at_call.c
+CHANGES = "cwstruma"  # all that changes something; see kill_at_call.c
 
 
 def run_and_check(library: Path, work: Path, operation: str, calls: str, action: int) -> int:

@@ -3,6 +3,7 @@
 #ifndef LOGSTORE_FILE_H
 #define LOGSTORE_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +27,9 @@ typedef struct ls_file_operations {
     /* Has the disk begin with what was written there, and does not wait for it: a hint that may do nothing, and says
      * nothing about what is on disk. sync reports what fails then. NULL where there is no such thing. */
     void (*write_back)(ls_file *file, int64_t position, int64_t size);
+    /* Has the file given blocks for these bytes, of which some or all lie behind its end; its size and content stay as they
+     * are, and truncate gives back those behind the end. Whether it was. NULL where there is no such thing. */
+    bool (*reserve)(ls_file *file, int64_t position, int64_t size);
 } ls_file_operations;
 
 struct ls_file {
@@ -66,6 +70,9 @@ static inline ls_status ls_file_size(ls_file *file, int64_t *size, ls_fault *fau
 }
 static inline void ls_file_write_back(ls_file *file, int64_t position, int64_t size) {
     if (file->operations->write_back != NULL) file->operations->write_back(file, position, size);
+}
+static inline bool ls_file_reserve(ls_file *file, int64_t position, int64_t size) {
+    return file->operations->reserve != NULL && file->operations->reserve(file, position, size);
 }
 static inline void ls_file_close(ls_file *file) { file->operations->close(file); }
 

@@ -88,21 +88,29 @@ int ls_segment_should_roll(const ls_segment *segment, const ls_roll_policy *poli
 ls_status ls_segment_append(ls_segment *segment, const uint8_t *batch, size_t batch_bytes,
                             const ls_batch_header *header, ls_fault *fault);
 
+/* The same for whole, sealed and validated batches, one behind the other, in one write: all are published, or none. LS_FULL
+ * also where there may be too few index entries for them: they may fit one by one. */
+ls_status ls_segment_append_run(ls_segment *segment, const uint8_t *batches, size_t bytes, ls_fault *fault);
+
 /* Has the processor fetch what an append is about to need, all at once. */
 void ls_segment_expect_append(const ls_segment *segment);
 
-/* From now on appends keep the file filled with zeros ahead of its end, up to limit_bytes; 0: no longer. fdatasync
- * of a write into such a file has data to write alone, and no new size and blocks. Zeros are no batch: whatever
- * reads the file takes them for its end. A disk that is too full for them ends it, without an error. Any thread. */
+/* From now on appends prepare the file ahead of its end, up to limit_bytes; 0: no longer. Small ones fill it with zeros:
+ * fdatasync of a write into such a file has data to write alone, and no new size and blocks. Zeros are no batch: whatever
+ * reads the file takes them for its end. Writes of 32 KiB and more, where writing each byte twice costs more than that saves,
+ * have it given blocks instead, and its size stays what it is. A disk that is too full for either ends it, without an error.
+ * Any thread. */
 void ls_segment_fill_ahead(ls_segment *segment, int64_t limit_bytes);
-/* Has the disk begin with the batches from a position on, where the file is filled ahead (a file that grows would have to be
- * given its blocks first, which gains nothing): for one who is going to append more before a flush. A position past the end is one in the
- * segment before, and counts as 0. Writer only. */
+/* Has the disk begin with the batches from a position on, where the file has zeros or blocks ahead (one that grows would have
+ * to be given its blocks first, which gains nothing): for one who is going to append more before a flush. A position past the
+ * end is one in the segment before, and counts as 0. Writer only. */
 void ls_segment_write_back(ls_segment *segment, int64_t position);
 /* How many zeros that appends have written stand behind the end. Writer only. */
 int64_t ls_segment_filled_bytes(const ls_segment *segment);
-/* Takes the zeros away, and ends filling ahead. Writer only. After a failure they may still be there, which harms
- * nobody but a segment that is sealed. */
+/* For how many bytes behind the end it was given blocks. Writer only. */
+int64_t ls_segment_reserved_bytes(const ls_segment *segment);
+/* Takes zeros and blocks away, and ends preparing. Writer only. After a failure they may still be there, which harms
+ * nobody but, for zeros, a segment that is sealed. */
 ls_status ls_segment_cut_ahead(ls_segment *segment, ls_fault *fault);
 
 /* Appends whole, validated batches in one write, as many as fit: *appended says how many bytes that are; less

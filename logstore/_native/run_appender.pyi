@@ -1,0 +1,3 @@
+from logstore._native.batch_appender import BatchAppender
+
+class RunAppender(BatchAppender): ...
