@@ -157,7 +157,7 @@ SETTINGS: dict[str, Setting] = dict(
         _setting("min.cleanable.dirty.ratio", 0.5, _ratio, "share of uncompacted bytes that starts compaction"),
         _setting("min.compaction.lag.ms", 0, _number(ms_from, 0, INT64_MAX), "earliest compaction of a record"),
         _setting("preallocate", True, read_boolean,
-                 "fills a segment file with zeros ahead of its end while records are flushed one after the other"),
+                 "gives a segment file zeros, or blocks, ahead of its end while records are flushed one after the other"),
         _setting("retention.bytes", -1, _number(bytes_from, -1, INT64_MAX), "size kept per partition; -1 for all"),
         # Kafka's default is 7 days. Here nothing is deleted that nobody has asked to delete.
         _setting("retention.ms", -1, _number(ms_from, -1, INT64_MAX), "time records are kept; -1 for ever"),
