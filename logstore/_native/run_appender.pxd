@@ -13,6 +13,6 @@ cdef class RunAppender(BatchAppender):
     cdef Py_ssize_t encode_spans(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
                                  Py_ssize_t count, HeaderList headers) except -1
     cdef Py_ssize_t append_run(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
-                               Py_ssize_t count) except -1
+                               Py_ssize_t count, bint is_flushed) except -1
     cdef Py_ssize_t write_run(self, uint8_t *buffer, int64_t capacity_bytes, const ls_span *keys, const ls_span *values,
-                              const int64_t *timestamps, Py_ssize_t count) except -1
+                              const int64_t *timestamps, Py_ssize_t count, bint is_flushed) except -1

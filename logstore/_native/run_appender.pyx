@@ -1,6 +1,7 @@
-"""Appending many records in one call: batch by batch, or, where the disk is waited for, several batches in one write.
+"""Appending many records in one call: several batches in one write.
 
-In a file that grows each further write costs something; and the disk begins with one run of batches while the next is made.
+In a file that grows each further write costs something, and large ones get larger pieces of page cache. Where the disk is
+waited for, it begins with one run of batches while the next is made.
 """
 
 from libc.stdint cimport int64_t, uint8_t
@@ -57,7 +58,7 @@ cdef class RunAppender(BatchAppender):
         cdef bint in_runs
         self.check_writable()
         check_spans(&self.rules, self.topic, keys, values, timestamps, count, headers, now_ms)
-        in_runs = (level == LEVEL_FLUSHED and headers is None and self.codec == LS_CODEC_NONE
+        in_runs = (level != LEVEL_BUFFERED and headers is None and self.codec == LS_CODEC_NONE
                    and are_more_than(self.batch_bytes_max, keys, values, count))
         self.lock_writes()
         try:
@@ -71,7 +72,8 @@ cdef class RunAppender(BatchAppender):
                 while done < count:
                     if in_runs and self.builder.records_count == 0:
                         taken = self.append_run(keys + done if keys != NULL else NULL, values + done,
-                                                timestamps + done if timestamps != NULL else NULL, count - done)
+                                                timestamps + done if timestamps != NULL else NULL, count - done,
+                                                level == LEVEL_FLUSHED)
                         done += taken
                         in_runs = taken > 0
                         continue
@@ -134,10 +136,10 @@ cdef class RunAppender(BatchAppender):
         return appended
 
     cdef Py_ssize_t append_run(self, const ls_span *keys, const ls_span *values, const int64_t *timestamps,
-                               Py_ssize_t count) except -1:
+                               Py_ssize_t count, bint is_flushed) except -1:
         """Appends as many of the records as one write takes, in the batches that the open batch would make of them, and has
-        the disk begin with them where there are more. None where each batch has to be asked for whether the segment takes
-        it. The open batch is empty, the lock held."""
+        the disk begin with them where there are more to flush. None where each batch has to be asked for whether the segment
+        takes it. The open batch is empty, the lock held."""
         global kept_buffer
         cdef int64_t size_bytes = ls_segment_size_bytes(self.active.segment)
         cdef int64_t room_bytes = self.roll_policy.segment_bytes - size_bytes
@@ -155,7 +157,7 @@ cdef class RunAppender(BatchAppender):
             return 0
         self.handing_over = PyThread_get_thread_ident()  # see hand_over
         try:
-            taken = self.write_run(buffer, min(room_bytes, RUN_BYTES_MAX), keys, values, timestamps, count)
+            taken = self.write_run(buffer, min(room_bytes, RUN_BYTES_MAX), keys, values, timestamps, count, is_flushed)
         finally:
             self.handing_over = 0
             if kept_buffer == NULL:
@@ -165,7 +167,7 @@ cdef class RunAppender(BatchAppender):
         return taken
 
     cdef Py_ssize_t write_run(self, uint8_t *buffer, int64_t capacity_bytes, const ls_span *keys, const ls_span *values,
-                              const int64_t *timestamps, Py_ssize_t count) except -1:
+                              const int64_t *timestamps, Py_ssize_t count, bint is_flushed) except -1:
         cdef ls_batch_stamp_fields fields
         cdef ls_batch_run run
         cdef ls_fault fault
@@ -191,7 +193,7 @@ cdef class RunAppender(BatchAppender):
             return 0
         with nogil:
             status = ls_segment_append_run(self.active.segment, buffer, run.size_bytes, &fault)
-            if status == LS_OK and <Py_ssize_t>run.records_count < count:
+            if is_flushed and status == LS_OK and <Py_ssize_t>run.records_count < count:
                 ls_segment_write_back(self.active.segment, position)
         if status == LS_FULL:
             return 0

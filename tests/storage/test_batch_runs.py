@@ -1,4 +1,4 @@
-"""Flushed calls that bring more than a batch holds: several batches in one write, which nobody can tell from one by one."""
+"""Calls that bring more than a batch holds: several batches in one write, which nobody can tell from one by one."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ value_lists = st.lists(st.integers(0, 900).map(lambda size: bytes([size % 251]) 
     segment_bytes=st.sampled_from([4000, 20_000, 1 << 30]),
     append_time=st.booleans(),
     segment_ms=st.sampled_from([50, 1 << 40]),
+    level=st.sampled_from(["flushed", "appended"]),
 )
 def test_the_same_files_as_batch_by_batch(
     tmp_path_factory: pytest.TempPathFactory,
@@ -61,8 +62,9 @@ def test_the_same_files_as_batch_by_batch(
     segment_bytes: int,
     append_time: bool,
     segment_ms: int,
+    level: str,
 ) -> None:
-    """`appended` calls write batch by batch; those at `flushed` have to come to the same segments, byte for byte."""
+    """`buffered` calls write batch by batch; the others have to come to the same segments, byte for byte."""
     config = {
         "logstore_batch_bytes": batch_bytes, "segment_bytes": segment_bytes, "segment_ms": segment_ms,
         "index_interval_bytes": 500, "message_timestamp_type": "LogAppendTime" if append_time else "CreateTime",
@@ -72,13 +74,13 @@ def test_the_same_files_as_batch_by_batch(
         for values, has_keys, has_times, has_buffered in calls:
             keys = [value[:7] or None for value in values] if has_keys else None
             times = [NOW_MS + 13 * number for number in range(len(values))] if has_times else None
-            for log, durability in ((runs, "flushed"), (single, "appended")):
+            for log, durability in ((runs, level), (single, "buffered")):
                 if has_buffered:
                     log.append(b"before", durability="buffered")
                 offsets = log.append_many(values, keys, timestamps=times, durability=durability)  # type: ignore[arg-type]
+                log.flush()  # of a buffered call, the last batch
                 assert offsets == range(log.log_end_offset - len(values), log.log_end_offset)
             assert runs.batches_count == single.batches_count
-        single.flush()
         assert files_of(folder / "runs" / "t-0") == files_of(folder / "single" / "t-0")
         assert [record.value for record in runs.read()] == [record.value for record in single.read()]
         last = runs.log_end_offset - 1
