@@ -191,6 +191,16 @@ static ls_status pooled_read(ls_file *opaque, int64_t position, uint8_t *out, si
     return status;
 }
 
+static ls_status pooled_read_once(ls_file *opaque, int64_t position, uint8_t *out, size_t size, size_t *got,
+                                  ls_fault *fault) {
+    pooled_file *file = (pooled_file *)opaque;
+    ls_status status = hold(file, fault);
+    if (status != LS_OK) return status;
+    status = ls_descriptor_read_once(file->descriptor, position, out, size, got, fault);
+    let_go(file);
+    return status;
+}
+
 static ls_status pooled_write(ls_file *opaque, int64_t position, const uint8_t *bytes, size_t size, ls_fault *fault) {
     pooled_file *file = (pooled_file *)opaque;
     ls_status status = hold(file, fault);
@@ -300,6 +310,7 @@ static const ls_file_operations pooled_operations = {
     .close = pooled_close,
     .write_back = pooled_write_back,
     .reserve = pooled_reserve,
+    .read_once = pooled_read_once,
 };
 
 /* ---- the pool ---------------------------------------------------------------------------------- */

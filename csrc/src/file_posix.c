@@ -57,6 +57,16 @@ ls_status ls_descriptor_read(int descriptor, int64_t position, uint8_t *out, siz
     return LS_OK;
 }
 
+ls_status ls_descriptor_read_once(int descriptor, int64_t position, uint8_t *out, size_t size, size_t *got,
+                                  ls_fault *fault) {
+    ssize_t n;
+    do n = pread(descriptor, out, transfer_bytes(size), (off_t)position);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) return fail_with_errno(fault, "read", position, errno);
+    *got = (size_t)n;
+    return LS_OK;
+}
+
 ls_status ls_descriptor_write(int descriptor, int64_t position, const uint8_t *bytes, size_t size, ls_fault *fault) {
     size_t done = 0;
     while (done < size) {
@@ -182,6 +192,10 @@ static ls_status posix_write(ls_file *file, int64_t position, const uint8_t *byt
 
 static ls_status posix_sync(ls_file *file, ls_fault *fault) { return ls_descriptor_sync(descriptor_of(file), fault); }
 
+static ls_status posix_read_once(ls_file *file, int64_t position, uint8_t *out, size_t size, size_t *got, ls_fault *fault) {
+    return ls_descriptor_read_once(descriptor_of(file), position, out, size, got, fault);
+}
+
 static void posix_write_back(ls_file *file, int64_t position, int64_t size) {
     ls_descriptor_write_back(descriptor_of(file), position, size);
 }
@@ -209,6 +223,7 @@ static const ls_file_operations posix_operations = {
     .close = posix_close,
     .write_back = posix_write_back,
     .reserve = posix_reserve,
+    .read_once = posix_read_once,
 };
 
 ls_status ls_file_open(const char *path, int mode, ls_file **out, ls_fault *fault) {

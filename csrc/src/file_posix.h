@@ -14,6 +14,8 @@ typedef struct ls_descriptor_identity {
 ls_status ls_descriptor_open(const char *path, int mode, int *out, ls_descriptor_identity *identity, ls_fault *fault);
 ls_status ls_descriptor_identify(int descriptor, ls_descriptor_identity *out, ls_fault *fault);
 ls_status ls_descriptor_read(int descriptor, int64_t position, uint8_t *out, size_t size, size_t *got, ls_fault *fault);
+ls_status ls_descriptor_read_once(int descriptor, int64_t position, uint8_t *out, size_t size, size_t *got,
+                                  ls_fault *fault);
 ls_status ls_descriptor_write(int descriptor, int64_t position, const uint8_t *bytes, size_t size, ls_fault *fault);
 ls_status ls_descriptor_sync(int descriptor, ls_fault *fault);
 void ls_descriptor_write_back(int descriptor, int64_t position, int64_t size);

@@ -10,7 +10,6 @@ enum {
     BUFFER_BYTES_MAX = 1 << 20,
     BUFFER_BYTES_MIN = 4096,
     SECTOR_BYTES = 512,  /* what a disk writes whole or not at all */
-    CATCH_UP_FIRST_BYTES = 4096,
     CATCH_UP_BYTES_MIN = 64 << 10, /* a reader's look behind the end it knows: there may be several batches */
     SHARED_BYTES_MIN = 8, /* zeros fewer than these say nothing: a record without headers ends in one */
     OLD_CRC_AT = 12, /* in an entry of magic 0 or 1 */
@@ -584,25 +583,32 @@ static ls_status catch_up_from(ls_segment *segment, int64_t size_bytes, ls_fault
     return status;
 }
 
-/* As a rule a reader looks for one small batch: that one takes one read, and no memory. */
 ls_status ls_segment_catch_up(ls_segment *segment, int64_t *grew, ls_fault *fault) {
-    uint8_t first[CATCH_UP_FIRST_BYTES];
+    uint8_t first[LS_CATCH_UP_FIRST_BYTES];
+    size_t taken;
+    return ls_segment_catch_up_into(segment, first, &taken, grew, fault);
+}
+
+/* As a rule a reader looks for one small batch: that one takes one read, and no memory. */
+ls_status ls_segment_catch_up_into(ls_segment *segment, uint8_t first[LS_CATCH_UP_FIRST_BYTES], size_t *taken,
+                                   int64_t *grew, ls_fault *fault) {
     int64_t size_bytes = ls_segment_own_size(segment);
     size_t got;
     *grew = 0;
-    ls_status status =
-        segment->log->operations->read(segment->log, size_bytes, first, sizeof first, &got, fault);
+    *taken = 0;
+    /* Where it ends with a batch, that is the end of the file: no second call has to say so. */
+    ls_status status = ls_file_read_once(segment->log, size_bytes, first, LS_CATCH_UP_FIRST_BYTES, &got, fault);
     if (status != LS_OK) return status;
     bool is_done = got >= LS_BATCH_HEADER_BYTES && first[LS_BATCH_MAGIC_AT] != LS_BATCH_MAGIC;
     if (got >= LS_BATCH_HEADER_BYTES && !is_done) {
         ls_scan scan;
-        ls_scan_init(&scan, segment, first, sizeof first, size_bytes, size_bytes + (int64_t)got);
+        ls_scan_init(&scan, segment, first, LS_CATCH_UP_FIRST_BYTES, size_bytes, size_bytes + (int64_t)got);
         scan.window.start = size_bytes;
-        scan.window.size = got;
+        scan.window.size = got; /* all there is up to the scan's limit: it reads nothing more into `first` */
         status = take_what_is_whole(segment, &scan, fault);
-        size_t taken = (size_t)(ls_segment_own_size(segment) - size_bytes);
-        is_done = got - taken >= LS_BATCH_HEADER_BYTES ? first[taken + LS_BATCH_MAGIC_AT] != LS_BATCH_MAGIC
-                                                       : got == taken && got < sizeof first;
+        *taken = (size_t)(ls_segment_own_size(segment) - size_bytes);
+        is_done = got - *taken >= LS_BATCH_HEADER_BYTES ? first[*taken + LS_BATCH_MAGIC_AT] != LS_BATCH_MAGIC
+                                                        : got == *taken && got < LS_CATCH_UP_FIRST_BYTES;
     }
     if (status == LS_OK && !is_done)
         status = catch_up_from(segment, ls_segment_own_size(segment), fault);

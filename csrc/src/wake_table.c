@@ -229,7 +229,7 @@ void ls_wake_reader_unfollow(ls_wake_reader *reader, uint32_t bucket) {
     atomic_fetch_and(awaited_of(&reader->table, bucket), ~(1u << reader->slot));
 }
 
-static bool has_news(ls_wake_reader *reader, wake_slot *slot) {
+static bool has_news(const ls_wake_reader *reader, const wake_slot *slot) {
     uint32_t found = atomic_load(&reader->is_rung);
     for (size_t i = 0; i < LS_WAKE_MARK_WORDS; i++) found |= atomic_load(&slot->changed[i]);
     return found != 0;
@@ -249,6 +249,10 @@ static void look_out(wake_slot *slot, int64_t limit_ns) {
             ls_relax();
         }
     } while (ls_monotonic_ns() < until_ns);
+}
+
+int ls_wake_reader_has_news(const ls_wake_reader *reader) {
+    return has_news(reader, slot_of(&reader->table, reader->slot));
 }
 
 ls_wake_sleep ls_wake_reader_sleep(ls_wake_reader *reader, int64_t timeout_ns, int64_t look_out_ns) {

@@ -25,6 +25,13 @@ static void test_file_reads_back_what_was_written(void) {
     CHECK_INT(operations->read(file, 2, bytes, sizeof bytes, &got, &fault), LS_OK);
     CHECK_INT(got, 6);
     CHECK_BYTES(bytes, "23abcd", 6);
+    CHECK_INT(ls_file_read_once(file, 5, bytes, sizeof bytes, &got, &fault), LS_OK);
+    CHECK_INT(got, 3);
+    CHECK_BYTES(bytes, "bcd", 3);
+    CHECK_INT(ls_file_read_once(file, 8, bytes, sizeof bytes, &got, &fault), LS_OK);
+    CHECK_INT(got, 0);
+    CHECK_INT(ls_file_read_once(file, -1, bytes, 1, &got, &fault), LS_IO);
+    CHECK_INT(fault.os_errno, EINVAL);
     CHECK_INT(operations->truncate(file, 5, &fault), LS_OK);
     int64_t size = 0;
     CHECK_INT(operations->size(file, &size, &fault), LS_OK);

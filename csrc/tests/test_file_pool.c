@@ -58,6 +58,10 @@ static void check_byte(int number, int64_t position, char expected) {
     CHECK_INT(ls_file_read(files[number], position, &byte, 1, &got, &fault), LS_OK);
     CHECK_INT(got, 1);
     CHECK_INT(byte, expected);
+    byte = 0;
+    CHECK_INT(ls_file_read_once(files[number], position, &byte, 1, &got, &fault), LS_OK);
+    CHECK_INT(got, 1);
+    CHECK_INT(byte, expected);
 }
 
 static void test_files_that_are_on_disk_are_closed_and_opened_again(void) {

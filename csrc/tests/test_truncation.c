@@ -120,7 +120,11 @@ static void test_catching_up_takes_only_whole_batches(void) {
         file.size = file.capacity = 0;
         REQUIRE_INT(file.file.operations->write(&file.file, 0, log_bytes, (size_t)size, &fault), LS_OK);
         int64_t grew = -1;
-        REQUIRE_INT(ls_segment_catch_up(segment, &grew, &fault), LS_OK);
+        uint8_t first[LS_CATCH_UP_FIRST_BYTES];
+        size_t taken = 1;
+        REQUIRE_INT(ls_segment_catch_up_into(segment, first, &taken, &grew, &fault), LS_OK);
+        CHECK((int64_t)taken <= grew && (grew == 0 || taken > 0));
+        CHECK_BYTES(first, log_bytes + total, taken);
         total += grew;
         CHECK_INT(total, positions[whole]);
         CHECK_INT(ls_segment_size_bytes(segment), positions[whole]);

@@ -84,7 +84,9 @@ static void test_a_reader_is_told_of_what_it_waits_for(void) {
     CHECK_INT(ls_wake_reader_sleep(&reader, SHORT_NS, LOOK_OUT_NS), LS_WAKE_NOTHING);
     CHECK_INT(ls_wake_reader_collect(&reader, changed, more), 0);
 
+    CHECK_INT(ls_wake_reader_has_news(&reader), 0);
     ls_wake_signal(&table, 77, 0); /* kept until somebody looks */
+    CHECK_INT(ls_wake_reader_has_news(&reader), 1);
     CHECK_INT(ls_wake_reader_sleep(&reader, LONG_NS, LOOK_OUT_NS), LS_WAKE_NEWS);
     CHECK_INT(ls_wake_reader_collect(&reader, changed, more), 1);
     CHECK_HEX(changed[77 / 32], 1u << 77 % 32);
@@ -95,7 +97,9 @@ static void test_a_reader_is_told_of_what_it_waits_for(void) {
     CHECK_INT(ls_wake_reader_collect(&reader, changed, more), 1);
     CHECK_HEX(more[77 / 32], 1u << 77 % 32);
 
+    CHECK_INT(ls_wake_reader_has_news(&reader), 0);
     ls_wake_reader_ring(&reader);
+    CHECK_INT(ls_wake_reader_has_news(&reader), 1);
     CHECK_INT(ls_wake_reader_sleep(&reader, -1, LOOK_OUT_NS), LS_WAKE_NEWS);
     CHECK_INT(ls_wake_reader_collect(&reader, changed, more), 0);
     CHECK_INT(ls_wake_reader_sleep(&reader, 0, LOOK_OUT_NS), LS_WAKE_NOTHING);

@@ -107,6 +107,7 @@ cdef extern from "logstore/wake_table.h" nogil:
     void ls_wake_reader_unfollow(ls_wake_reader *reader, uint32_t bucket)
     ls_wake_sleep ls_wake_reader_sleep(ls_wake_reader *reader, int64_t timeout_ns, int64_t look_out_ns)
     void ls_wake_reader_ring(ls_wake_reader *reader)
+    bint ls_wake_reader_has_news(const ls_wake_reader *reader)
     bint ls_wake_reader_collect(ls_wake_reader *reader, uint32_t *changed, uint32_t *more)
 
 
@@ -515,6 +516,9 @@ cdef extern from "logstore/segment.h" nogil:
     ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes,
                                         int64_t next_offset, ls_fault *fault)
     ls_status ls_segment_catch_up(ls_segment *segment, int64_t *grew, ls_fault *fault)
+    enum:
+        LS_CATCH_UP_FIRST_BYTES
+    ls_status ls_segment_catch_up_into(ls_segment *segment, uint8_t *first, size_t *taken, int64_t *grew, ls_fault *fault)
 
 
 cdef extern from "logstore/key_offset_map.h" nogil:

@@ -1,6 +1,7 @@
 """Sleeping until files in directories change that another process writes, without the GIL."""
 
 from libc.limits cimport INT_MAX
+from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t
 from libc.stdlib cimport calloc, free
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -40,7 +41,8 @@ from logstore._native.core cimport (
     ls_watched,
 )
 from logstore._native.faults cimport raise_fault
-from logstore._native.waiting_readers cimport bucket_of
+from logstore._native.log_flusher cimport CAUGHT_SOME, LogFlusher
+from logstore._native.waiting_readers cimport bucket_of, forks_count
 
 import os
 import time
@@ -58,19 +60,6 @@ cdef enum:
 cdef int64_t LOOK_OUT_NS = 60_000
 # How often a table is looked for that is not there, or has no room.
 cdef double ATTACH_SECONDS = 1.0
-
-# How many times this process is a child of one that has imported this.
-cdef int forks_count = 0
-
-
-def _forked():
-    global forks_count
-    forks_count += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
 
 cdef void ring(void *reader) noexcept nogil:
     ls_wake_reader_ring(<ls_wake_reader *>reader)
@@ -107,6 +96,8 @@ cdef class NotifiedWatch:
     cdef dict followed              # directories whose writer may signal, by bucket
     cdef Py_ssize_t followed_count
     cdef set signalled              # of those, the ones whose writer does
+    cdef set served                 # of which all who wait have places of their own in the table
+    cdef readonly int table_changes     # how often we came into a table, or left one
     cdef int forks_count
     cdef int waiting_count
     cdef bint is_closed
@@ -126,9 +117,10 @@ cdef class NotifiedWatch:
         self.followed = {}
         self.followed_count = 0
         self.signalled = set()
+        self.served = set()
         self.table_number = -1
         self.attach_at = 0.0
-        self.forks_count = forks_count
+        self.forks_count = forks_count()
         if ls_directory_watch_open(&self.watch, &fault) != LS_OK:
             self.watch = NULL
             raise_fault(&fault, "inotify")
@@ -179,6 +171,7 @@ cdef class NotifiedWatch:
             return
         self.directories.pop(found[0], None)
         self.signalled.discard(directory)
+        self.served.discard(directory)
         before = self.followed.pop(bucket, ())
         left = tuple([other for other in before if other != directory])
         self.followed_count -= len(before) - len(left)
@@ -213,6 +206,7 @@ cdef class NotifiedWatch:
             return 0
         for bucket in list(self.followed):
             ls_wake_reader_follow(reader, bucket)
+        self.table_changes += 1
         ls_wake_reader_ring(reader)  # what came before is for the caller to look at
         return 0
 
@@ -221,6 +215,41 @@ cdef class NotifiedWatch:
         ls_directory_watch_remove(self.watch, self.table_number)
         self.table_number = -1
         self.release_reader()
+        self.served.clear()
+        self.table_changes += 1
+        return 0
+
+    # ---- who looks for himself ----------------------------------------------------------------------
+
+    def is_in(self, int descriptor):
+        """Whether the table that this watch is in is the file that is open as ``descriptor``."""
+        cdef int changes = self.table_changes
+        if self.is_closed or self.reader == NULL or self.forks_count != forks_count():
+            return False
+        ours = os.fstat(ls_wake_reader_descriptor(self.reader))
+        return os.path.samestat(os.fstat(descriptor), ours) and changes == self.table_changes
+
+    def serve(self, str directory not None):
+        """All who wait for a directory's log have places of their own in the table that this watch is in. What the writer
+        signals is theirs from here on; all else is told as before, and all of it once the watch is in another table."""
+        if not self.is_closed and self.reader != NULL and directory in self.watched:
+            self.served.add(directory)
+            self.rest(directory)
+
+    def unserve(self, str directory not None):
+        """Takes `serve` back."""
+        if directory in self.served:
+            self.served.discard(directory)
+            if not self.is_closed and self.reader != NULL:
+                ls_wake_reader_follow(self.reader, bucket_of(directory))
+
+    cdef int rest(self, object directory) except -1:
+        """Has signals pass us by that others look at. Not before the first one has come: it says that the writer does."""
+        cdef object bucket = bucket_of(directory)
+        for other in self.followed.get(bucket, ()):
+            if other not in self.served or other not in self.signalled:
+                return 0
+        ls_wake_reader_unfollow(self.reader, bucket)
         return 0
 
     cdef bint is_in_table(self) except -1:
@@ -229,6 +258,15 @@ cdef class NotifiedWatch:
             return os.path.samestat(os.stat(self.table_path), os.fstat(ls_wake_reader_descriptor(self.reader)))
         except OSError:
             return False
+
+    cdef bint has_another_table(self) except -1:
+        """Whether a table stands in the place of ours, deleted perhaps when no writer had it open. Asked where a change was
+        not signalled; not often, as there are writers that do not."""
+        cdef double now = time.monotonic()
+        if now < self.attach_at:
+            return False
+        self.attach_at = now + ATTACH_SECONDS
+        return os.path.exists(self.table_path) and not self.is_in_table()
 
     cdef int begin_again(self) except -1:
         """In a forked child, where all that we have is the parent's."""
@@ -255,31 +293,76 @@ cdef class NotifiedWatch:
             The directories where it did, perhaps too many, each with whether more has changed there than what ``.log`` files
             hold. Empty after the timeout, after `wake`, after a signal whose handler has not raised, and also for nothing.
         """
-        cdef double left_ms = -1.0 if timeout is None else max(<double>timeout, 0.0) * 1000
         cdef dict changed = {}
+        self.wait_once(-1.0 if timeout is None else max(<double>timeout, 0.0) * 1000, changed, None)
+        return changed
+
+    def follow(self, dict logs not None, timeout=None):
+        """Sleeps until there is something new in one of some logs, which are those that are watched.
+
+        Parameters
+        ----------
+        logs : dict[str, Log]
+            By directory; of a process that only reads.
+        timeout : float, optional
+            Seconds; None for ever.
+
+        Returns
+        -------
+        bool
+            Whether there is. False after the timeout, and where the watch was closed.
+        """
+        cdef double left_ms = -1.0
+        cdef double deadline = INFINITY
+        cdef dict changed
+        cdef bint is_new
+        if timeout is not None:
+            left_ms = max(<double>timeout, 0.0) * 1000
+            deadline = <double>time.monotonic() + <double>timeout
+        while not self.is_closed:
+            changed = {}
+            is_new = self.wait_once(left_ms, changed, logs)
+            for directory, is_more in changed.items():
+                log = logs[directory]
+                if log.refresh() if is_more else log.catch_up():
+                    is_new = True
+            if is_new:
+                return True
+            if deadline != INFINITY:
+                left_ms = (deadline - <double>time.monotonic()) * 1000
+                if left_ms <= 0:
+                    break
+        return False
+
+    cdef bint wait_once(self, double left_ms, dict changed, dict logs) except -1:
+        """Notes what has changed. Where there are ``logs``, those of which only this is to be known catch up instead; says
+        whether one of them has something new."""
+        cdef bint is_new = False
         if self.is_closed:
-            return changed
+            return False
         self.waiting_count += 1
         try:
-            if self.forks_count != forks_count:
+            if self.forks_count != forks_count():
                 self.begin_again()
-                return dict.fromkeys(self.watched, True)
+                changed.update(dict.fromkeys(self.watched, True))
+                return False
             if self.reader == NULL and self.parent and <double>time.monotonic() >= self.attach_at:
                 self.attach()
                 if self.reader != NULL and self.followed:
                     # What was staged before needs a whole look: the kernel does not tell of it (storage/open_batch.py).
-                    return {directory: True for directories in self.followed.values() for directory in directories}
+                    changed.update({name: True for directories in self.followed.values() for name in directories})
+                    return False
             if self.reader != NULL:
-                self.wait_for_signals(left_ms, changed)
+                is_new = self.wait_for_signals(left_ms, changed, logs)
             else:
                 self.wait_for_events(left_ms, changed)
         finally:
             self.waiting_count -= 1
             if self.is_closed:
                 self.let_go()
-        return changed
+        return is_new
 
-    cdef int wait_for_signals(self, double left_ms, dict changed) except -1:
+    cdef bint wait_for_signals(self, double left_ms, dict changed, dict logs) except -1:
         cdef ls_wake_sleep how
         cdef int64_t timeout_ns = -1
         if left_ms >= 0:
@@ -287,12 +370,12 @@ cdef class NotifiedWatch:
         with nogil:
             how = ls_wake_reader_sleep(self.reader, timeout_ns, LOOK_OUT_NS)
         if self.is_closed:
-            return 0
+            return False
+        if how == LS_WAKE_NEWS:
+            return self.collect(changed, logs)
         if how == LS_WAKE_SIGNAL:
             PyErr_CheckSignals()
-        elif how == LS_WAKE_NEWS:
-            self.collect(changed)
-        return 0
+        return False
 
     cdef int wait_for_events(self, double left_ms, dict changed) except -1:
         cdef ls_directory_change changes[CHANGES_MAX]
@@ -330,7 +413,7 @@ cdef class NotifiedWatch:
                 changed[directory] = changes[i].is_more != 0
         return is_done
 
-    cdef int collect(self, dict changed) except -1:
+    cdef bint collect(self, dict changed, dict logs) except -1:
         """Adds what was signalled, or rung for."""
         cdef uint32_t marked[LS_WAKE_MARK_WORDS]
         cdef uint32_t more[LS_WAKE_MARK_WORDS]
@@ -339,20 +422,27 @@ cdef class NotifiedWatch:
         cdef ls_fault fault
         cdef bint is_signalled = ls_wake_reader_collect(self.reader, marked, more)
         cdef bint is_done = False
+        cdef bint is_new = False
         # What was written before a signal is told of now, so that nobody is woken for it once more.
         if ls_directory_watch_is_parked(self.watch) or len(self.signalled) < self.followed_count:
             if ls_directory_watch_wait(self.watch, 0, changes, CHANGES_MAX, &count, &fault) != LS_OK:
                 raise_fault(&fault, "inotify")
             ls_directory_watch_resume(self.watch)
             is_done = self.tell(changed, changes, count)
+            if count and not is_signalled and not is_done:
+                is_done = self.has_another_table()
+        if is_done:
+            logs = None
         if is_signalled:
-            self.tell_signalled(changed, marked, more, not is_done)
+            is_new = self.tell_signalled(changed, logs, marked, more, not is_done)
         if is_done:
             self.writer_is_done(changed)
-        return 0
+        return is_new
 
-    cdef int tell_signalled(self, dict changed, const uint32_t *marked, const uint32_t *more, bint is_by_writer) except -1:
+    cdef bint tell_signalled(self, dict changed, dict logs, const uint32_t *marked, const uint32_t *more,
+                             bint is_by_writer) except -1:
         cdef int i, j
+        cdef bint is_new = False
         for i in range(LS_WAKE_MARK_WORDS):
             if not marked[i]:
                 continue
@@ -360,10 +450,16 @@ cdef class NotifiedWatch:
                 if not marked[i] >> j & 1:
                     continue
                 for directory in self.followed.get(32 * i + j, ()):
+                    if (logs is not None and directory in self.signalled and not more[i] >> j & 1
+                            and directory not in changed):
+                        if (<LogFlusher?>logs[directory]).catch_up_now() == CAUGHT_SOME:
+                            is_new = True
+                            continue
                     changed[directory] = changed.get(directory, False) or (more[i] >> j & 1) != 0
                     if is_by_writer and directory not in self.signalled and self.watch_again(directory, LS_WATCHED_NAMES):
                         self.signalled.add(directory)
-        return 0
+                        self.rest(directory)
+        return is_new
 
     cdef int writer_is_done(self, dict changed) except -1:
         """Or a reader is, which looks the same. The next one may not signal: each write is watched, from before the look."""
@@ -371,6 +467,8 @@ cdef class NotifiedWatch:
             self.watch_again(directory, LS_WATCHED_CONTENTS)
             self.signalled.discard(directory)
             changed[directory] = True
+            if directory in self.served:
+                ls_wake_reader_follow(self.reader, bucket_of(directory))
         if not self.is_in_table():
             self.detach()
             self.attach_at = 0.0

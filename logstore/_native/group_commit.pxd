@@ -49,6 +49,7 @@ cdef class GroupCommit:
     cdef bint dequeue(self, Waiting *one) noexcept nogil
     cdef int64_t patience_us(self) noexcept nogil
     cdef int lead(self) except -1
+    cdef bint lead_now(self) noexcept nogil
 
 
 cdef void wake(Waiting *woken) noexcept nogil

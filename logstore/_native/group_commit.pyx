@@ -325,6 +325,18 @@ cdef class GroupCommit:
         finally:
             close_waiting(&me)
 
+    cdef bint lead_now(self) noexcept nogil:
+        """`lead`, where nobody else does; False otherwise."""
+        cdef bint leads
+        PyThread_lock_now(self.state_lock, 1)
+        leads = not self.is_led
+        if leads:
+            self.is_led = True
+            self.leader = NULL
+            self.is_gathering = False
+        PyThread_release_lock(self.state_lock)
+        return leads
+
     def acquire(self):
         """Keeps everybody from flushing until `release`."""
         self.lead()

@@ -27,10 +27,13 @@ from logstore._native.core cimport (
     ls_record_size_bytes_max,
     ls_segment_expect_append,
     ls_span,
+    ls_wake_announce,
+    ls_wake_may_be_awaited,
 )
 from logstore._native.faults cimport raise_fault
 from logstore._native.group_commit cimport TURN_OVER, Waiting, open_waiting
 from logstore._native.log_flusher cimport WRITABLE
+from logstore._native.log_state cimport TAIL_BYTES_MAX
 from logstore._native.record_rules cimport check_record
 from logstore._native.run_appender cimport RunAppender
 from logstore._native.spans cimport HeaderList, SpanArray, span_of, takes_bytes
@@ -216,6 +219,9 @@ cdef class LogAppender(RunAppender):
                 stage = False
                 self.announce_to_waiters()  # as early as that: encoding takes its time, too, where nothing is in the cache
             collect = level == LEVEL_FLUSHED and self.collects()
+            if (self.wake_table != NULL and ls_wake_may_be_awaited(self.wake_table, self.wake_bucket)
+                    and level != LEVEL_BUFFERED and not stage and not collect and record_bytes_max <= TAIL_BYTES_MAX):
+                ls_wake_announce(self.wake_table, self.wake_bucket)  # in other processes: the same
             if self.builder.records_count and (
                     <int64_t>self.builder.size_bytes + record_bytes_max > self.batch_bytes_max
                     or (self.collected_count and not collect)):

@@ -25,6 +25,12 @@ cdef enum FlushStep:
     STEP_TAKEN_BACK = 6     # its records were collected, and refused
 
 
+cdef enum CaughtUp:
+    CAUGHT_TOO_LITTLE = -1  # the log has to be looked at as a whole
+    CAUGHT_NOTHING = 0
+    CAUGHT_SOME = 1
+
+
 # What makes appends durable. storage.Log derives from it and supplies the cold steps (_sync, _fail, _raise_not_flushed).
 cdef class LogFlusher(LogState):
     cdef Segment active
@@ -41,6 +47,9 @@ cdef class LogFlusher(LogState):
     # over first. Changed under the log's lock. While there are any, the open batch holds no others.
     cdef int collected_count
 
+    # In a process that only reads: nothing has to be looked at but the end of the active segment.
+    cdef bint is_plain
+
     cdef FlushStep next_step(self, Waiting *me, int64_t offset, bint has_arrived, Segment active,
                              ls_fault *fault) noexcept nogil
     cdef FlushStep flush_active(self, Segment active, ls_fault *fault) noexcept nogil
@@ -52,3 +61,4 @@ cdef class LogFlusher(LogState):
     cdef int surface_collected(self, Waiting *me) except -1
     cdef int raise_taken_back(self) except -1
     cdef int lead_cold(self, int64_t offset) except -1
+    cdef CaughtUp catch_up_now(self) except? CAUGHT_TOO_LITTLE

@@ -3,16 +3,17 @@ the last, shared by all who wait (`group_commit`). What comes on top of it now a
 were rolled, names of new files) are steps in Python.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 from logstore._native.clock cimport ls_wall_clock_ns
 from logstore._native.core cimport (
+    LS_CATCH_UP_FIRST_BYTES,
     LS_CORRUPT,
     LS_NO_DESCRIPTOR,
     LS_OK,
     LS_TORN,
     ls_fault,
     ls_file_sync,
-    ls_segment_catch_up,
+    ls_segment_catch_up_into,
     ls_segment_get_state,
     ls_segment_log_file,
     ls_segment_size_bytes,
@@ -211,6 +212,11 @@ cdef class LogFlusher(LogState):
 
     # ---- in a process that only reads ----------------------------------------------------------------
 
+    def _may_catch_up(self, bint is_plain):
+        """Whether all that comes is found at the end of the active segment: the log is not damaged, and nobody asks for its
+        transactions."""
+        self.is_plain = is_plain
+
     def _catch_up_active(self):
         """Publishes what another process has appended to the active segment.
 
@@ -219,32 +225,44 @@ cdef class LogFlusher(LogState):
         bool or None
             Whether there was anything; None where the log has to be looked at as a whole.
         """
+        cdef int caught = self.catch_up_now()
+        return None if caught == CAUGHT_TOO_LITTLE else caught == CAUGHT_SOME
+
+    cdef CaughtUp catch_up_now(self) except? CAUGHT_TOO_LITTLE:
         cdef Segment active
         cdef ls_segment_state state
         cdef ls_fault fault
         cdef ls_status status
         cdef int64_t grew = 0
-        self._flush_lock.lead()
+        cdef size_t taken = 0
+        cdef uint8_t first[LS_CATCH_UP_FIRST_BYTES]
+        if not self.is_open:
+            return CAUGHT_NOTHING
+        if not self.is_plain:
+            return CAUGHT_TOO_LITTLE
+        if not self._flush_lock.lead_now():
+            self._flush_lock.lead()
         try:
             if not self.segment_list or self.ends_in_memory:
-                return None
+                return CAUGHT_TOO_LITTLE
             active = <Segment>self.segment_list[len(self.segment_list) - 1]
             if self.waiters:
                 self.announce_to_waiters()
             with nogil:
-                status = ls_segment_catch_up(active.segment, &grew, &fault)
+                status = ls_segment_catch_up_into(active.segment, first, &taken, &grew, &fault)
             if status == LS_CORRUPT or status == LS_TORN:
-                return None
+                return CAUGHT_TOO_LITTLE
             if status != LS_OK:
                 raise_fault(&fault, active.path)
             if not grew:
-                return False
+                return CAUGHT_NOTHING
             ls_segment_get_state(active.segment, &state)
+            if taken:  # whoever waits for it need not read it once more
+                self.keep_tail(active, ls_segment_size_bytes(active.segment) - grew, first, taken)
             if state.next_offset > self.end_offset:
                 ls_publish(&self.end_offset, state.next_offset)
             if self.waiters:
                 self.notify_waiters()
-            return True
+            return CAUGHT_SOME
         finally:
-            with nogil:
-                self._flush_lock.finish(-1, -1)
+            self._flush_lock.finish(-1, -1)

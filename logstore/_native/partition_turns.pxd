@@ -3,7 +3,8 @@
 from libc.stdint cimport int64_t
 from logstore._native.columns cimport ColumnBatch
 from logstore._native.record_batch cimport Record, RecordBatch, RecordFeed
-from logstore._native.wakeup cimport Waker, Wakeup
+from logstore._native.shared_wakeup cimport SharedWakeup
+from logstore._native.wakeup cimport Waker
 
 
 # One partition as a consumer reads it. Its log notifies it; it refers to the queue, never to the consumer.
@@ -19,7 +20,7 @@ cdef class PartitionReader(Waker):
     cdef object column_cursor               # in place of the cursor while columns are fetched
     cdef RecordFeed feed                    # over the batch that is being handed out
     cdef object queue                       # deque of readers that may have records
-    cdef Wakeup wakeup
+    cdef SharedWakeup wakeup
     cdef bint queued
     cdef bint parked                        # read to its end: queued again when notified
     cdef bint signalled                     # notified since it was last looked at
@@ -41,6 +42,7 @@ cdef class PartitionTurns:
     cdef public double _attend_at       # when it is due anyway, by `_clock`
     cdef public object _clock
     cdef object queue                   # of readers that may have records
+    cdef readonly SharedWakeup _wakeup  # what they signal when there are new ones
     cdef object pending_error           # met behind records that were handed out first
 
     cdef Record take_record(self, bint may_attend, bint touching)

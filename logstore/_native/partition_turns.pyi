@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+from logstore._native.shared_wakeup import SharedWakeup
 from logstore._native.wakeup import Waker
 from logstore.model import TopicPartition
 
@@ -11,5 +12,6 @@ class PartitionReader(Waker):
     is_removed: bool
 
 class PartitionTurns:
+    _wakeup: SharedWakeup
     _attend_at: float
     _clock: Callable[[], float]

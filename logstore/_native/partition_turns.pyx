@@ -3,10 +3,16 @@
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from logstore._native.columns cimport ColumnBatch
-from logstore._native.core cimport LS_ATTRIBUTE_CONTROL, ls_batch_last_offset, ls_batch_size_bytes
+from logstore._native.core cimport (
+    LS_ATTRIBUTE_CONTROL,
+    ls_batch_last_offset,
+    ls_batch_size_bytes,
+    ls_wake_reader_has_news,
+)
 from logstore._native.log_cursor cimport LogCursor
 from logstore._native.record_batch cimport Record, RecordBatch, RecordFeed
-from logstore._native.wakeup cimport Waker, Wakeup
+from logstore._native.shared_wakeup cimport SharedWakeup
+from logstore._native.wakeup cimport Waker
 
 import time
 from collections import deque
@@ -22,7 +28,7 @@ cdef int ATTENDS_MAX = 3
 cdef class PartitionReader(Waker):
     """A partition that a consumer reads, and where it stands. Of the consumer's thread, but for `notify`."""
 
-    def __init__(self, topic_partition, queue, Wakeup wakeup not None, int64_t position):
+    def __init__(self, topic_partition, queue, SharedWakeup wakeup not None, int64_t position):
         self.topic_partition = topic_partition
         self.feed = RecordFeed.__new__(RecordFeed)
         self.queue = queue
@@ -40,6 +46,12 @@ cdef class PartitionReader(Waker):
 
     cdef bint announce(self):
         return self.parked and self.wakeup.announce()
+
+    cdef int follow(self, object log, object follower) except -1:
+        return self.wakeup.follow(log, follower)
+
+    cdef int unfollow(self, object log) except -1:
+        return self.wakeup.unfollow(log)
 
     cdef int enqueue(self) except -1:
         self.parked = False
@@ -73,6 +85,7 @@ cdef class PartitionTurns:
         self._attend_at = INFINITY
         self._clock = time.monotonic
         self.queue = deque()
+        self._wakeup = SharedWakeup()
         self.touched = []
 
     cdef int look_at_clock(self) except -1:
@@ -107,6 +120,8 @@ cdef class PartitionTurns:
             self.pending_error = None
             raise error
         while self.turn is None:
+            if self._wakeup.reader != NULL and ls_wake_reader_has_news(self._wakeup.reader):
+                self._wakeup.look()
             if not self.queue:
                 return None
             reader = self.queue.popleft()

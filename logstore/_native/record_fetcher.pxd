@@ -18,7 +18,6 @@ cdef class RecordFetcher(PartitionTurns):
     cdef PartitionReader handed         # whose last record iteration has handed out, and the caller still works on
     cdef public object _consumer_timeout
     cdef bint woken                     # `wakeup` was called
-    cdef readonly Wakeup _wakeup
     cdef readonly Notifier _notifier
     cdef readonly dict _readers         # PartitionReader by TopicPartition
     cdef int64_t calls_count            # that hand out records

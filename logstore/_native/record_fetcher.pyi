@@ -4,7 +4,7 @@ from typing import Any, Self
 from logstore._native.columns import ColumnBatch
 from logstore._native.partition_turns import PartitionReader, PartitionTurns
 from logstore._native.record_batch import Record, RecordBatch
-from logstore._native.wakeup import Waker, Wakeup
+from logstore._native.wakeup import Waker
 from logstore.model import TopicPartition
 
 RECORDS: int
@@ -18,7 +18,6 @@ class Notifier(Waker): ...
 
 class RecordFetcher(PartitionTurns):
     _consumer_timeout: float | None
-    _wakeup: Wakeup
     _notifier: Notifier
     _readers: Mapping[TopicPartition, PartitionReader]
     _records_max: int

@@ -54,7 +54,6 @@ cdef class RecordFetcher(PartitionTurns):
     """
 
     def __cinit__(self, *args, **kwargs):
-        self._wakeup = Wakeup()
         self._notifier = Notifier(self, self._wakeup)
         self._readers = {}
         self._records_max = 500

@@ -11,3 +11,7 @@ cdef class WaitingReaders:
 
 
 cdef uint32_t bucket_of(object directory) except? 0xffffffff
+
+
+# How many times this process is a child of one that has imported this: what a reader has of a table is the parent's then.
+cdef int forks_count() noexcept

@@ -17,6 +17,21 @@ from logstore._native.faults cimport raise_fault
 
 import os
 
+cdef int forks = 0
+
+
+def _forked():
+    global forks
+    forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+cdef int forks_count() noexcept:
+    return forks
+
 
 cdef class WaitingReaders:
     """The table of a data directory, which this process has open for writing. Its logs signal readers by it.

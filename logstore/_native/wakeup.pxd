@@ -10,6 +10,9 @@ cdef class Waker:
     cdef int signal(self) except -1
     # A signal is likely to follow at once: a thread that sleeps is woken for it. Returns whether anybody waits.
     cdef bint announce(self)
+    # The log it is told of is written by another process, and looked at by that broker's follower; and no more.
+    cdef int follow(self, object log, object follower) except -1
+    cdef int unfollow(self, object log) except -1
 
 
 # What one thread or one event loop sleeps on.

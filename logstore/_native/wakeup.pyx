@@ -51,9 +51,23 @@ cdef class Waker:
     cdef bint announce(self):
         return True
 
+    cdef int follow(self, object log, object follower) except -1:
+        return 0
+
+    cdef int unfollow(self, object log) except -1:
+        return 0
+
     def notify(self):
         """Tells of a change."""
         self.signal()
+
+    def _follow(self, log, follower):
+        """By the follower of a broker that only reads: who waits may look for itself what has come to this log."""
+        self.follow(log, follower)
+
+    def _unfollow(self, log):
+        """Takes `_follow` back."""
+        self.unfollow(log)
 
     def _announce(self):
         """What the writer of a log does before a write: tells that `notify` is likely to follow at once.

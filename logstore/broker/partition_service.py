@@ -172,7 +172,7 @@ class PartitionService:
         log = self.topic(topic).partition(partition)
         log.add_waiter(waiter)
         if self._follower is not None:
-            self._follower.follow(log)
+            self._follower.follow(log, waiter)
 
     def remove_waiter(self, topic: str, partition: int, waiter: Wakeable) -> None:
         """Takes `add_waiter` back; what is gone or closed has nobody left to forget."""
@@ -182,4 +182,4 @@ class PartitionService:
             return
         log.remove_waiter(waiter)
         if self._follower is not None:
-            self._follower.unfollow(log)
+            self._follower.unfollow(log, waiter)

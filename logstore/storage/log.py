@@ -187,6 +187,7 @@ class Log(RolledLog):
                 raise FileNotFoundError(2, "no such log")
         staged = None
         if self.read_only:
+            self._may_catch_up(False)
             staged = self._open_batch_records.look()
             self._note_files(visible_segments(self.path))  # first: what is replaced from here on is found out later
         if writable and checkpoint is not None and (cut := interrupted_truncation(self.path)) is not None:
@@ -269,6 +270,8 @@ class Log(RolledLog):
             contiguous=contiguous,
             first_unstable_offset=self._producer_state.first_unstable_offset if self._producer_state else None,
         )
+        if self.read_only:
+            self._may_catch_up(self.damage is None and self._producer_state is None)
         self._set_flushed_offset(opened.flushed_offset)
         if writable:
             if (run := boot_id()) is not None:

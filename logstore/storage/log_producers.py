@@ -159,6 +159,7 @@ class ProducerLog(LogAppender):
             for segment, _ in replayed:
                 aborted.reconcile(segment.base_offset)
         self._producer_state = state
+        self._may_catch_up(False)
         self._aborted = aborted
         self._pending_snapshots = []
         self._snapshot_offset = self._stray_snapshot = start if producers is not None else -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from abc import abstractmethod
@@ -291,10 +292,9 @@ class ReadableLog(ProducerLog):
         """
         if not self.read_only or not self.is_open:
             return False
-        if self.damage is None and self._producer_state is None:
-            is_new = self._catch_up_active()
-            if is_new or (is_new is not None and not self._open_batch_records.are_there()):
-                return is_new
+        is_new = self._catch_up_active()
+        if is_new or (is_new is not None and not self._open_batch_records.are_there()):
+            return is_new
         return self.refresh()  # cut, with a gap that has become legal meanwhile, or with records in the open batch
 
     def _list_again(self) -> dict[int, str] | None:
@@ -460,23 +460,7 @@ def read_logs(
         watch = watch_directories([log.path for log in logs], os.path.dirname(logs[0].path))
         for log in logs:
             log.refresh()
-
-        by_path = {log.path: log for log in logs}
-
-        def wait_for_files() -> bool:
-            deadline = None if timeout is None else time.monotonic() + timeout
-            left = timeout
-            while True:
-                is_new = False
-                for path, is_more in watch.wait(left).items():
-                    is_new |= by_path[path].refresh() if is_more else by_path[path].catch_up()
-                if is_new:
-                    return True
-                if deadline is not None:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        return False
-
-        return RecordReader(cursors, wait_for_files, watch.close)
+        wait = functools.partial(watch.follow, {log.path: log for log in logs}, timeout)
+        return RecordReader(cursors, wait, watch.close)
     waiter = Waiter(logs)
     return RecordReader(cursors, lambda: waiter.wait(timeout), waiter.close)

@@ -4,9 +4,11 @@ kernel's file notifications."""
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import time
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from logstore._native.directory_watch import NotifiedWatch
 from logstore._native.log_state import LogState
@@ -42,14 +44,28 @@ class Waiter:
 class DirectoryWatch(Protocol):
     """A wake-up for changes in directories that another process writes. One thread waits; any thread may do the rest."""
 
+    table_changes: int  # rises when the watch comes into a writer's table, or leaves it
+
     def add(self, directory: str) -> None: ...
 
     def remove(self, directory: str) -> None: ...
+
+    def is_in(self, descriptor: int) -> bool:
+        """Whether it goes by the writer's table that is open as ``descriptor``."""
+
+    def serve(self, directory: str) -> None:
+        """All who wait for this log look themselves at what the writer signals in that table."""
+
+    def unserve(self, directory: str) -> None:
+        """Takes `serve` back."""
 
     def wait(self, timeout: float | None = None) -> dict[str, bool]:
         """Sleeps until something changes; the directories where it did, perhaps too many, each with whether more has
         changed there than what ``.log`` files hold. Empty after the timeout,
         after `wake`, after a signal, and at times for nothing."""
+
+    def follow(self, logs: dict[str, Any], timeout: float | None = None) -> bool:
+        """Sleeps until one of the logs that are watched has something new; False after the timeout, and once closed."""
 
     def wake(self) -> None: ...
 
@@ -60,9 +76,11 @@ class _IntervalWatch:
     """Where the kernel offers no notification: looks again every 50 ms."""
 
     _INTERVAL = 0.05
+    table_changes = 0  # it is in none
 
     def __init__(self) -> None:
         self._directories: set[str] = set()
+        self._is_closed = False
         self._wakeup = Wakeup()
 
     def add(self, directory: str) -> None:
@@ -71,15 +89,37 @@ class _IntervalWatch:
     def remove(self, directory: str) -> None:
         self._directories = self._directories - {directory}
 
+    def is_in(self, descriptor: int) -> bool:
+        return False
+
+    def serve(self, directory: str) -> None:
+        return
+
+    def unserve(self, directory: str) -> None:
+        return
+
     def wait(self, timeout: float | None = None) -> dict[str, bool]:
         woken = self._wakeup.wait(self._INTERVAL if timeout is None else min(self._INTERVAL, timeout))
         return {} if woken else dict.fromkeys(self._directories, True)
+
+    def follow(self, logs: dict[str, Any], timeout: float | None = None) -> bool:
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._is_closed:
+            left = deadline - time.monotonic()
+            changed = self.wait(None if left == math.inf else max(left, 0.0))
+            found = [logs[directory].refresh() for directory in changed]
+            if any(found):
+                return True
+            if left <= 0:
+                break
+        return False
 
     def wake(self) -> None:
         self._wakeup.notify()
 
     def close(self) -> None:
-        return
+        self._is_closed = True
+        self.wake()
 
 
 def watch_directories(directories: Iterable[str], data_directory: str | None = None) -> DirectoryWatch:

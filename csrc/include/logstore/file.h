@@ -30,6 +30,8 @@ typedef struct ls_file_operations {
     /* Has the file given blocks for these bytes, of which some or all lie behind its end; its size and content stay as they
      * are, and truncate gives back those behind the end. Whether it was. NULL where there is no such thing. */
     bool (*reserve)(ls_file *file, int64_t position, int64_t size);
+    /* As read, in one system call: *got < size does not say that the file ends there. NULL where that is no quicker. */
+    ls_status (*read_once)(ls_file *file, int64_t position, uint8_t *out, size_t size, size_t *got, ls_fault *fault);
 } ls_file_operations;
 
 struct ls_file {
@@ -54,6 +56,12 @@ ls_status ls_file_in_memory(const uint8_t *bytes, size_t size, ls_file **out, ls
 static inline ls_status ls_file_read(ls_file *file, int64_t position, uint8_t *out, size_t size, size_t *got,
                                      ls_fault *fault) {
     return file->operations->read(file, position, out, size, got, fault);
+}
+
+static inline ls_status ls_file_read_once(ls_file *file, int64_t position, uint8_t *out, size_t size, size_t *got,
+                                          ls_fault *fault) {
+    if (file->operations->read_once == NULL) return ls_file_read(file, position, out, size, got, fault);
+    return file->operations->read_once(file, position, out, size, got, fault);
 }
 static inline ls_status ls_file_write(ls_file *file, int64_t position, const uint8_t *bytes, size_t size,
                                       ls_fault *fault) {

@@ -239,4 +239,10 @@ ls_status ls_segment_truncate_bytes(ls_segment *segment, int64_t size_bytes, int
  * published. */
 ls_status ls_segment_catch_up(ls_segment *segment, int64_t *grew, ls_fault *fault);
 
+/* The same for somebody who reads at once what was published: the first read goes to `first`, of which *taken bytes are the
+ * first that were published. */
+enum { LS_CATCH_UP_FIRST_BYTES = 4096 };
+ls_status ls_segment_catch_up_into(ls_segment *segment, uint8_t first[LS_CATCH_UP_FIRST_BYTES], size_t *taken,
+                                   int64_t *grew, ls_fault *fault);
+
 #endif

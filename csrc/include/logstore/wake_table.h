@@ -112,6 +112,9 @@ ls_wake_sleep ls_wake_reader_sleep(ls_wake_reader *reader, int64_t timeout_ns, i
 /* Has `sleep` return, now or when it is called next. */
 void ls_wake_reader_ring(ls_wake_reader *reader);
 
+/* Whether `collect` has something, or it was rung. */
+int ls_wake_reader_has_news(const ls_wake_reader *reader);
+
 /* Takes what was signalled: a bit for each bucket. Returns whether there was anything. Takes the ringing, too. */
 int ls_wake_reader_collect(ls_wake_reader *reader, uint32_t *changed, uint32_t *more);
 
