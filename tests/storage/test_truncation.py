@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from golden_vectors import GOOD, vector_bytes
+from manual_scheduler import ManualScheduler
 
 from logstore._native.record_batch import RecordBatch
 from logstore.errors import (
@@ -178,7 +179,7 @@ def test_nothing_is_missed_of_a_segment_that_was_sealed_just_before(open_log):
 def test_a_flush_beside_an_append_spares_no_scan_of_what_it_does_not_vouch_for(open_log):
     """The batch is in the segment, and its end not published yet, when another thread flushes and saves the checkpoint; then
     the log is truncated to just there."""
-    log = open_log(flush_ms=ANY_TIME)
+    log = open_log(flush_ms=ANY_TIME, scheduler=ManualScheduler())
     log.append(b"sealed")
     log.roll()
     for number in range(1, 5):
