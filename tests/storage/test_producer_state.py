@@ -8,6 +8,7 @@ import shutil
 import pytest
 from golden_vectors import vector_bytes
 from made_batches import START_MS, produced
+from manual_scheduler import ManualScheduler
 
 from logstore._native.record_batch import RecordBatch
 from logstore.errors import (
@@ -359,7 +360,8 @@ def test_all_is_remembered_over_a_close(open_log, clock):
 
 @pytest.mark.parametrize("lost", ["nothing", "snapshots", "newest", "garbage", "indexes", "snapshots and indexes"])
 def test_all_is_remembered_after_a_kill_whatever_caches_are_gone(tmp_path, open_log, clock, lost):
-    log = open_log(segment_bytes=1024, clock=clock)
+    # Without a flush in the background, which may be writing snapshots when the one here has returned.
+    log = open_log(segment_bytes=1024, clock=clock, scheduler=ManualScheduler())
     filled(log)
     log.flush()
     before = what_is_known(log)
