@@ -318,7 +318,8 @@ def test_a_killed_writer_is_followed_by_one_that_does_not_signal(
 # ---- readers that come and go ---------------------------------------------------------------------------
 
 READER = """
-    import sys, logstore
+    import signal, sys, logstore
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     with logstore.open(sys.argv[1], read_only=True) as broker, broker.consumer("t") as consumer:
         print("reads", flush=True)
         try:
