@@ -43,6 +43,7 @@ from logstore._native.core cimport (
 from logstore._native.faults cimport raise_fault
 from logstore._native.log_flusher cimport CAUGHT_SOME, LogFlusher
 from logstore._native.waiting_readers cimport bucket_of, forks_count
+from logstore._native.wakeup cimport LOOK_OUT_NS
 
 import os
 import time
@@ -56,8 +57,6 @@ cdef extern from "Python.h":
 cdef enum:
     CHANGES_MAX = 64
 
-# As in wakeup.pyx: longer than a small write takes, cold.
-cdef int64_t LOOK_OUT_NS = 60_000
 # How often a table is looked for that is not there, or has no room.
 cdef double ATTACH_SECONDS = 1.0
 

@@ -1,6 +1,6 @@
 """Sleeping where a writer in another process sees it, so that it is woken without anybody in between."""
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 from cpython.bytes cimport PyBytes_AS_STRING
 from logstore._native.core cimport (
@@ -22,7 +22,7 @@ from logstore._native.core cimport (
 )
 from logstore._native.log_flusher cimport CAUGHT_SOME, LogFlusher
 from logstore._native.waiting_readers cimport bucket_of, forks_count
-from logstore._native.wakeup cimport Wakeup
+from logstore._native.wakeup cimport LOOK_OUT_NS, Wakeup
 
 import os
 import time
@@ -32,8 +32,6 @@ from logstore.errors import LogstoreError
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
 
-# As in wakeup.pyx: longer than a small write takes, cold.
-cdef int64_t LOOK_OUT_NS = 60_000
 # How often a table is looked for that is not there, or has no room.
 cdef double ATTACH_SECONDS = 1.0
 

@@ -3,6 +3,10 @@
 from cpython.pythread cimport PyThread_type_lock
 from logstore._native.core cimport ls_early_wake
 
+# How long a thread that was woken ahead of what it waits for looks out for it. Longer than a small write takes, cold.
+cdef enum:
+    LOOK_OUT_NS = 60_000
+
 
 # Something that can be told of a change, from any thread. `signal` allocates nothing and runs no Python code where
 # nobody waits, so that the writer of a log can afford it after each batch.

@@ -36,8 +36,6 @@ cdef extern from "Python.h":
 # A month; what is longer sleeps again.
 cdef long long TIMEOUT_US_MAX = 30 * 86_400 * 1_000_000
 
-# How long a thread that was woken ahead of what it waits for looks out for it. Longer than a small write takes, cold.
-cdef int64_t LOOK_OUT_NS = 60_000
 # How long the one that notifies lets it have the GIL first.
 cdef int64_t YIELD_NS = 3_000
 

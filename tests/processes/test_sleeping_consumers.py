@@ -9,9 +9,7 @@ import os
 import random
 import signal
 import struct
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running_programs import program, says
 
 import logstore
 from logstore import ClosedError, TopicPartition
@@ -265,28 +264,6 @@ def test_another_table_in_its_place(writer: Any, reader: Any, aside: ThreadPoolE
                 take_places(newer, consumer, aside)
             if number == 0:
                 os.unlink(os.path.join(reader.path, TABLE))
-
-
-@contextlib.contextmanager
-def program(text: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(text), *map(str, arguments)], text=True, bufsize=1,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-
-
-def says(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
 
 
 WRITER = """

@@ -6,15 +6,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running_programs import program, says
 
 import logstore
 from logstore.storage.config import TopicConfig
@@ -90,28 +89,6 @@ def watch_of(log: Log) -> DirectoryWatch:
     watch = watch_directories([log.path], os.path.dirname(log.path))
     settle(watch)
     return watch
-
-
-@contextlib.contextmanager
-def program(text: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(text), *map(str, arguments)], text=True, bufsize=1,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-
-
-def says(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
 
 
 def older_writer(monkeypatch: pytest.MonkeyPatch, directory: str) -> Log:
